@@ -1,0 +1,38 @@
+# Everything is built static, without cgo. What the tests need beyond Go is installed by deps.
+export CGO_ENABLED ?= 0
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo dev)
+FLAGS := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+PROGRAMS := chancery chanceryd chancery-keyroom
+SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
+
+.PHONY: build test demo bench deps lint clean
+
+build:
+	@mkdir -p bin
+	go build $(FLAGS) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+
+# Tests read results back with tools that did not write them. A missing one is installed, or is an error.
+deps:
+	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client; do \
+		command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null || { echo "install:$$missing"; exit 1; }; \
+		$(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing libc6-dev; fi
+
+lint:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt:"; echo "$$out"; exit 1; }
+	go vet ./...
+	go vet -tags crashpoint ./...
+
+# The race detector needs cgo; the programs themselves do not.
+test: deps lint
+	CGO_ENABLED=1 go test -count=1 -race -timeout 20m ./...
+
+demo: build
+	./scripts/demo
+
+bench: build
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./bench
+
+clean:
+	rm -rf bin demo

@@ -1,0 +1,258 @@
+package audit
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+)
+
+// RoomState is what the key room said of itself in its last reply: how many records its journal holds
+// and the hash of the last one. It stands in the leaf that follows a reply, so a key room restored
+// from an old copy meets its own future in the log.
+type RoomState struct {
+	Room     string `json:"room"`
+	Sequence int64  `json:"sequence"`
+	Journal  string `json:"journal"` // SHA-256, lower-case hex
+}
+
+// LogOpened is the first leaf of a log.
+type LogOpened struct {
+	Origin      string `json:"origin"`       // first line of every checkpoint, and the name of the log key
+	LogKey      string `json:"log_key"`      // verifier key of the checkpoints (signed-note format)
+	RecoveryKey string `json:"recovery_key"` // verifier key of the offline recovery key
+	Room        string `json:"room"`         // identity of the key room
+	DeliveryKey string `json:"delivery_key"` // X25519 public key that subjects' secrets are sealed to, hex
+}
+
+// RootNamed names the root certificate.
+type RootNamed struct {
+	Subject     string `json:"subject"`
+	Certificate []byte `json:"certificate,omitempty"` // DER
+}
+
+// IssuerNamed names an issuing CA and the room that holds its key.
+type IssuerNamed struct {
+	Issuer      cert.Issuer    `json:"issuer"`
+	Room        string         `json:"room"`
+	Subject     string         `json:"subject"`
+	Purposes    []cert.Purpose `json:"purposes,omitempty"`
+	Certificate []byte         `json:"certificate,omitempty"` // DER
+}
+
+// RootListNamed names a CRL that the offline root signed.
+type RootListNamed struct {
+	Number     string    `json:"number"` // decimal
+	ThisUpdate time.Time `json:"this_update"`
+	NextUpdate time.Time `json:"next_update"`
+	SHA256     string    `json:"sha256"` // of the DER
+}
+
+// ServiceStarted is written when the daemon is ready to answer.
+type ServiceStarted struct {
+	Build        string    `json:"build"`
+	ConfigSHA256 string    `json:"config_sha256"`
+	Room         RoomState `json:"room"`
+}
+
+// ServiceStopped is written when the daemon stops in order.
+type ServiceStopped struct{}
+
+// LogRecovered says that the daemon had lost the end of the log and appended it again as the key room
+// had kept it.
+type LogRecovered struct {
+	From int64     `json:"from"` // first index that was missing
+	Size int64     `json:"size"` // tree size after the missing leaves
+	Room RoomState `json:"room"`
+}
+
+// RequestRefused is a call that was understood well enough to name its caller, and refused.
+type RequestRefused struct {
+	Method     string `json:"method,omitempty"`
+	RequestID  string `json:"request_id,omitempty"`
+	BodySHA256 string `json:"body_sha256,omitempty"`
+	Purpose    string `json:"purpose,omitempty"` // as the caller wrote it, quoted and cut
+	CN         string `json:"cn,omitempty"`      // as the caller wrote it, quoted and cut
+	Code       string `json:"code"`
+	Reason     string `json:"reason"`
+}
+
+// RequestPlanned is a call that only asked what would happen.
+type RequestPlanned struct {
+	Method     string `json:"method"`
+	RequestID  string `json:"request_id,omitempty"`
+	BodySHA256 string `json:"body_sha256"`
+	Code       string `json:"code"`
+	Effect     string `json:"effect"`
+}
+
+// StrangersTurnedAway folds the attempts of one minute that named no known caller into one record a
+// cause.
+type StrangersTurnedAway struct {
+	Cause  string    `json:"cause"`
+	Minute time.Time `json:"minute"`
+	Count  int64     `json:"count"`
+}
+
+// IssueIntent reserves a serial number and says which certificate the CA is about to sign. The key
+// room signs nothing that no such leaf announces.
+type IssueIntent struct {
+	RequestID    string       `json:"request_id"`
+	BodySHA256   string       `json:"body_sha256"`
+	Rule         string       `json:"rule"` // the grant that allowed it
+	Room         string       `json:"room"`
+	Issuer       cert.Issuer  `json:"issuer"`
+	Serial       cert.Serial  `json:"serial"`
+	Purpose      cert.Purpose `json:"purpose"`
+	CN           string       `json:"cn"`
+	SANs         cert.SANs    `json:"sans"`
+	KeyType      cert.KeyType `json:"key_type"`
+	KeyMadeBy    string       `json:"key_made_by"` // "ca" or "caller"
+	NotBefore    time.Time    `json:"not_before"`
+	NotAfter     time.Time    `json:"not_after"`
+	Deadline     time.Time    `json:"deadline"` // the room does not sign after it
+	SPKISHA256   string       `json:"spki_sha256"`
+	TBSSHA256    string       `json:"tbs_sha256"`
+	SealedSHA256 string       `json:"sealed_sha256,omitempty"` // of the subject's secrets, sealed to the delivery key
+	Entry        string       `json:"entry,omitempty"`         // the directory entry it will be published to
+}
+
+// IssueDone says that the key room signed what the intent at index Intent announced. Revocation is set
+// when a revocation was asked for while the intent was open.
+type IssueDone struct {
+	Serial      cert.Serial      `json:"serial"`
+	Intent      int64            `json:"intent"`
+	Fingerprint cert.Fingerprint `json:"fingerprint"`
+	Room        RoomState        `json:"room"`
+	Revocation  *Revocation      `json:"revocation,omitempty"`
+}
+
+// IssueAbandoned says that the key room voided the serial of an intent: it never signed it and never
+// will.
+type IssueAbandoned struct {
+	Serial cert.Serial `json:"serial"`
+	Intent int64       `json:"intent"`
+	Why    string      `json:"why"`
+	Room   RoomState   `json:"room"`
+}
+
+// IssueAnswering is written before a certificate leaves for its caller. Published tells whether the
+// directory held it by then.
+type IssueAnswering struct {
+	Serial    cert.Serial `json:"serial"`
+	RequestID string      `json:"request_id"`
+	Secrets   bool        `json:"secrets"` // a PKCS#12 and its password are in the answer
+	Published bool        `json:"published"`
+}
+
+// IssueRedelivered is written before the key room opens sealed secrets for a retry of the same
+// request by the same caller.
+type IssueRedelivered struct {
+	Serial       cert.Serial `json:"serial"`
+	Intent       int64       `json:"intent"`
+	RequestID    string      `json:"request_id"`
+	SealedSHA256 string      `json:"sealed_sha256"`
+	Room         string      `json:"room"`
+}
+
+// Revocation is one revoked certificate.
+type Revocation struct {
+	Serial cert.Serial `json:"serial"`
+	Issuer cert.Issuer `json:"issuer"`
+	At     time.Time   `json:"at"` // whole seconds; fixed by the first revocation
+	Reason cert.Reason `json:"reason"`
+}
+
+// RevokeDone revokes certificates. Pending lists open intents that will be revoked as they complete.
+type RevokeDone struct {
+	RequestID  string        `json:"request_id"`
+	BodySHA256 string        `json:"body_sha256"`
+	Rule       string        `json:"rule"`
+	Reason     cert.Reason   `json:"reason"`
+	Revoked    []Revocation  `json:"revoked,omitempty"`
+	Pending    []cert.Serial `json:"pending,omitempty"`
+}
+
+// CRLIntent announces a list. The key room puts every revocation that it has read into it.
+type CRLIntent struct {
+	Room       string      `json:"room"`
+	Issuer     cert.Issuer `json:"issuer"`
+	Number     string      `json:"number"` // decimal
+	ThisUpdate time.Time   `json:"this_update"`
+	NextUpdate time.Time   `json:"next_update"`
+}
+
+// CRLSigned says that the key room signed the list announced at index Intent.
+type CRLSigned struct {
+	Issuer  cert.Issuer `json:"issuer"`
+	Number  string      `json:"number"`
+	Intent  int64       `json:"intent"`
+	Entries int         `json:"entries"`
+	SHA256  string      `json:"sha256"` // of the DER
+	Room    RoomState   `json:"room"`
+}
+
+// ListRef names one published list.
+type ListRef struct {
+	Issuer cert.Issuer `json:"issuer"`
+	Number string      `json:"number"`
+	SHA256 string      `json:"sha256"` // of the DER
+}
+
+// CRLPublished says that the remote was read back and holds these lists.
+type CRLPublished struct {
+	Lists      []ListRef `json:"lists,omitempty"`
+	Commit     string    `json:"commit"`
+	Checkpoint int64     `json:"checkpoint"` // tree size of the checkpoint in the same commit
+}
+
+// DirectoryPublished says that the directory was read back and holds what the books say of one name.
+type DirectoryPublished struct {
+	Purpose cert.Purpose  `json:"purpose"`
+	CN      string        `json:"cn"`
+	Entry   string        `json:"entry"`
+	Added   []cert.Serial `json:"added,omitempty"`
+	Removed []cert.Serial `json:"removed,omitempty"`
+}
+
+func (*LogOpened) Type() string           { return "log.opened" }
+func (*RootNamed) Type() string           { return "ceremony.root" }
+func (*IssuerNamed) Type() string         { return "ceremony.issuer" }
+func (*RootListNamed) Type() string       { return "ceremony.root_crl" }
+func (*ServiceStarted) Type() string      { return "service.started" }
+func (*ServiceStopped) Type() string      { return "service.stopped" }
+func (*LogRecovered) Type() string        { return "log.recovered" }
+func (*RequestRefused) Type() string      { return "request.refused" }
+func (*RequestPlanned) Type() string      { return "request.planned" }
+func (*StrangersTurnedAway) Type() string { return "request.strangers" }
+func (*IssueIntent) Type() string         { return "issue.intent" }
+func (*IssueDone) Type() string           { return "issue.done" }
+func (*IssueAbandoned) Type() string      { return "issue.abandoned" }
+func (*IssueAnswering) Type() string      { return "issue.answering" }
+func (*IssueRedelivered) Type() string    { return "issue.redelivered" }
+func (*RevokeDone) Type() string          { return "revoke.done" }
+func (*CRLIntent) Type() string           { return "crl.intent" }
+func (*CRLSigned) Type() string           { return "crl.signed" }
+func (*CRLPublished) Type() string        { return "crl.published" }
+func (*DirectoryPublished) Type() string  { return "directory.published" }
+
+// newEvent makes an empty event of the named kind.
+func newEvent(kind string) (Event, error) {
+	for _, e := range Events() {
+		if e.Type() == kind {
+			return e, nil
+		}
+	}
+	return nil, fmt.Errorf("no event is called %.40q", kind)
+}
+
+// Events gives one empty event of every kind.
+func Events() []Event {
+	return []Event{
+		new(LogOpened), new(RootNamed), new(IssuerNamed), new(RootListNamed),
+		new(ServiceStarted), new(ServiceStopped), new(LogRecovered),
+		new(RequestRefused), new(RequestPlanned), new(StrangersTurnedAway),
+		new(IssueIntent), new(IssueDone), new(IssueAbandoned), new(IssueAnswering), new(IssueRedelivered),
+		new(RevokeDone), new(CRLIntent), new(CRLSigned), new(CRLPublished), new(DirectoryPublished),
+	}
+}

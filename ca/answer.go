@@ -1,0 +1,98 @@
+package ca
+
+import (
+	"time"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// IssueRequest is a certificate to be issued, with names in canonical form.
+type IssueRequest struct {
+	Purpose   cert.Purpose
+	Name      name.Name
+	SANs      cert.SANs
+	CSR       []byte       // DER; empty: the CA makes the key
+	KeyType   cert.KeyType // of the key that the CA makes; empty: P-256
+	ValidDays int          // 0: the purpose's default
+}
+
+// Issued is the answer to an issue.
+type Issued struct {
+	Code        string // "issued", "issued.secrets_gone" or "plan.issue"
+	RequestID   string
+	LogIndex    int64 // of the intent
+	Serial      cert.Serial
+	Issuer      cert.Issuer
+	NotBefore   time.Time
+	NotAfter    time.Time
+	Fingerprint cert.Fingerprint
+	Certificate []byte   // DER
+	Chain       [][]byte // DER, the leaf's issuer first
+	PKCS12      []byte   // nil when the caller brought a CSR
+	Password    string
+	Directory   Publication
+}
+
+// Publication says where a certificate stands with the directory. State is "published", "pending",
+// or "none" if its purpose is not published.
+type Publication struct {
+	State string
+	Entry string
+}
+
+// RevokeRequest selects certificates by Serial, or by the names in Names: a common name as the
+// purposes that it may belong to spell it.
+type RevokeRequest struct {
+	Serial cert.Serial
+	Names  map[cert.Purpose]name.Name
+	Reason cert.Reason
+	Max    int // how many certificates may be hit; 0: 10
+	// May decides whether the caller may revoke this certificate and names the grant, or refuses.
+	May func(c store.Certificate) (rule string, err error)
+}
+
+// Revoked is the answer to a revoke.
+type Revoked struct {
+	Code      string // "revoked" or "plan.revoke"
+	RequestID string
+	LogIndex  int64
+	Revoked   []RevokedCertificate
+	Lists     []ListState
+}
+
+// RevokedCertificate is one certificate that a revoke hit. Pending tells that it was still being
+// issued and is revoked as it completes.
+type RevokedCertificate struct {
+	Serial  cert.Serial
+	CN      string
+	Purpose cert.Purpose
+	Pending bool
+}
+
+// ListState says where an issuer's list stands: State is "published" if the list in git, of this
+// Number and at this Commit, holds the revocation, and otherwise "pending".
+type ListState struct {
+	Issuer cert.Issuer
+	Number string
+	State  string
+	Commit string
+}
+
+// StatusRequest selects certificates: by Serial, by Names, or by the caller's own RequestID.
+type StatusRequest struct {
+	Serial    cert.Serial
+	Names     map[cert.Purpose]name.Name
+	Caller    string
+	RequestID string
+}
+
+// CertificateStatus is what the books say of one certificate. State is "open", "live", "expired",
+// "revoked" or "abandoned".
+type CertificateStatus struct {
+	store.Certificate
+	State     string
+	Directory Publication
+	List      *ListState // set when it is revoked
+}

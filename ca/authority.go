@@ -1,0 +1,166 @@
+// Package ca is the life of a certificate: issue, revoke, status, recover, and the lint that stands
+// before every signature.
+//
+// It imports store, ca/signer, ca/profile, ca/name, ca/cert and audit, and never the key room: it
+// reserves serial and request id on the log, asks the room over its wire, and enters what came of it.
+// Who may ask for what is decided above it; what it is handed as a caller is believed.
+//
+// Errors keep three things apart. A *Refusal is a clear no, with nothing done. signer.ErrUnknown in the
+// chain means that the outcome is not known, and the same request id finds it out. Anything else
+// failed.
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/ca/profile"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// Directory is asked which entry a name belongs to, before a key is made.
+type Directory interface {
+	// Find gives the id of the one entry of a name. ErrNoEntry and ErrManyEntries in the error's chain
+	// refuse the request; any other error means that the directory is down, and the issue goes on.
+	Find(ctx context.Context, purpose cert.Purpose, n name.Name) (entry string, err error)
+}
+
+// What a Directory can say of a name besides an entry.
+var (
+	ErrNoEntry     = errors.New("the directory has no entry for this name")
+	ErrManyEntries = errors.New("the directory has more than one entry for this name")
+)
+
+// Refusal is a clear no: nothing was done. Code is stable; Reason says what to do; Prior is the request
+// id of an earlier request, where that is the reason.
+type Refusal struct {
+	Code   string
+	Reason string
+	Prior  string
+}
+
+// Error gives code and reason.
+func (r *Refusal) Error() string { return r.Code + ": " + r.Reason }
+
+func refuse(code, format string, args ...any) *Refusal {
+	return &Refusal{Code: code, Reason: fmt.Sprintf(format, args...)}
+}
+
+// Call is who asks, and under which id.
+type Call struct {
+	Who        audit.Actor
+	Rule       string // the grant that allows the call
+	RequestID  string // of the caller; empty: one is made
+	BodySHA256 string // of the decoded request without its id, lower-case hex
+	Plan       bool   // say what would happen and change nothing
+}
+
+// The bounded waits of a call for the world. What is not there by then is owed, and the answer says so.
+const (
+	directoryAsk  = 2 * time.Second // for Directory.Find
+	publishWait   = 2 * time.Second // for the directory to hold a certificate
+	revokeWait    = 5 * time.Second // for a list to be in git
+	signDeadline  = 2 * time.Minute // how long the key room may sign an intent
+	deliveryTime  = 24 * time.Hour  // how long a retry gets the secrets again
+	repeatWindow  = 10 * time.Minute
+	defaultRevoke = 10 // certificates that one revoke may hit unless the caller says more
+)
+
+// Authority issues and revokes.
+type Authority struct {
+	store     *store.Store
+	signer    *signer.Client
+	directory Directory // nil: certificates are not published
+	rand      io.Reader
+	lint      *linter
+	room      string
+	delivery  string
+	root      *x509.Certificate
+	issuers   map[cert.Purpose]*issuer
+
+	mu      sync.Mutex
+	flights map[string]*flight // by caller and request id
+}
+
+type issuer struct {
+	id      cert.Issuer
+	cert    *x509.Certificate
+	builder *profile.Builder
+	crlURL  string
+	maxDays int
+}
+
+// Options are what an authority works with. Directory may be nil.
+type Options struct {
+	Store     *store.Store
+	Signer    *signer.Client
+	Directory Directory
+	Rand      io.Reader
+}
+
+// New takes up the issuers that the key room names.
+func New(o Options) (*Authority, error) {
+	hello := o.Signer.Hello()
+	root, err := x509.ParseCertificate(hello.Root)
+	if err != nil {
+		return nil, fmt.Errorf("reading the root certificate: %w", err)
+	}
+	lint, err := newLinter()
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{
+		store: o.Store, signer: o.Signer, directory: o.Directory, rand: o.Rand, lint: lint,
+		room: hello.Room, delivery: hello.DeliveryKey, root: root,
+		issuers: make(map[cert.Purpose]*issuer),
+		flights: make(map[string]*flight),
+	}
+	for _, h := range hello.Issuers {
+		parsed, err := x509.ParseCertificate(h.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("reading the certificate of issuer %s: %w", h.ID, err)
+		}
+		builder, err := profile.NewBuilder(parsed, o.Rand)
+		if err != nil {
+			return nil, fmt.Errorf("taking up issuer %s: %w", h.ID, err)
+		}
+		i := &issuer{id: h.ID, cert: parsed, builder: builder, crlURL: h.CRLURL, maxDays: h.MaxValidityDays}
+		for _, p := range h.Purposes {
+			if a.issuers[p] != nil {
+				return nil, fmt.Errorf("issuers %s and %s are both for purpose %s", a.issuers[p].id, h.ID, p)
+			}
+			a.issuers[p] = i
+		}
+	}
+	return a, nil
+}
+
+// Chain is an issuing CA and those above it, the root last.
+type Chain struct {
+	Purpose      cert.Purpose
+	Issuer       cert.Issuer
+	Certificates [][]byte // DER
+}
+
+// Chain gives the chain for a purpose.
+func (a *Authority) Chain(p cert.Purpose) (Chain, error) {
+	i := a.issuers[p]
+	if i == nil {
+		return Chain{}, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(p))
+	}
+	return Chain{p, i.id, [][]byte{i.cert.Raw, a.root.Raw}}, nil
+}
+
+func debtKey(p cert.Purpose, key string) string { return string(p) + "/" + key }
+
+// published tells whether certificates of a purpose go to the directory.
+func (a *Authority) published(p cert.Purpose) bool { return a.directory != nil && p != cert.Caller }

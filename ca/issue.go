@@ -1,0 +1,413 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/profile"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// Issue makes one certificate. The same caller, request id and body get the same certificate, key and
+// password again, whatever happened to the first answer.
+//
+// What is durable when: nothing before the intent; with the intent, serial, request id and the sealed
+// secrets; then the key room's journal; then issue.done with the certificate; then the directory; then
+// issue.answering.
+func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
+	if err := a.nameRequest(&call); err != nil {
+		return nil, err
+	}
+	if call.Plan {
+		return a.planIssue(ctx, call, r)
+	}
+	land, err := a.takeOff(ctx, call.Who.Name, call.RequestID)
+	if err != nil {
+		return nil, err
+	}
+	defer land()
+	if issued, err := a.issuedBefore(ctx, call); issued != nil || err != nil {
+		return issued, err
+	}
+	return a.issue(ctx, call, r)
+}
+
+// nameRequest gives a call without a request id one that no caller can have chosen before.
+func (a *Authority) nameRequest(call *Call) error {
+	if call.RequestID != "" {
+		return nil
+	}
+	var b [16]byte
+	if _, err := io.ReadFull(a.rand, b[:]); err != nil {
+		return fmt.Errorf("drawing a request id: %w", err)
+	}
+	call.RequestID = "auto-" + hex.EncodeToString(b[:])
+	return nil
+}
+
+// draft is a certificate on its way to the log.
+type draft struct {
+	issuer  *issuer
+	csr     []byte // DER
+	secrets *secrets
+	sealed  []byte
+	tbs     []byte
+	row     store.Certificate
+	keyBy   string
+}
+
+// issue does what no earlier request has done.
+func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
+	d, err := a.draft(ctx, call, r)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := a.reserve(ctx, call, d)
+	if err != nil {
+		return nil, err
+	}
+	// From here the serial is spent, whether or not the key room answers, and the caller's patience
+	// decides nothing any more.
+	ctx = context.WithoutCancel(ctx)
+	der, err := a.sign(ctx, d, entry)
+	if err != nil {
+		return nil, err
+	}
+	c, debt, err := a.complete(ctx, call.Who, d.row.Serial, der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: entering certificate %s: %w", signer.ErrUnknown, d.row.Serial, err)
+	}
+	if debt != nil {
+		a.await(ctx, publishWait, *debt)
+	}
+	return a.answerIssue(ctx, call, c, d.secrets, "issued")
+}
+
+// draft decides everything about the certificate and makes its key, with nothing durable yet.
+func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draft, error) {
+	i := a.issuers[r.Purpose]
+	if i == nil {
+		return nil, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(r.Purpose))
+	}
+	d := &draft{issuer: i}
+	notBefore, notAfter, err := i.window(r, a.store.Now())
+	if err != nil {
+		return nil, err
+	}
+	entry, err := a.findEntry(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	request, err := a.subjectKey(d, call, r)
+	if err != nil {
+		return nil, err
+	}
+	kind, err := cert.KeyTypeOf(request.PublicKey)
+	if err != nil {
+		return nil, refuse("key.type", "%v", err)
+	}
+	serial, err := cert.NewSerial(a.rand)
+	if err != nil {
+		return nil, err
+	}
+	precertificate, tbs, err := i.builder.Precertificate(profile.Request{
+		Serial: serial, Purpose: r.Purpose, CN: r.Name.Text, SANs: r.SANs, Public: request.PublicKey,
+		NotBefore: notBefore, NotAfter: notAfter, CRLURL: i.crlURL,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.lint.check(precertificate); err != nil {
+		return nil, err
+	}
+	d.tbs = tbs
+	d.row = store.Certificate{
+		Serial: serial, Issuer: i.id, Purpose: r.Purpose, CN: r.Name.Text, Key: r.Name.Key, SANs: r.SANs, KeyType: kind,
+		Caller: call.Who.Name, RequestID: call.RequestID, BodySHA256: call.BodySHA256,
+		NotBefore: notBefore, NotAfter: notAfter,
+		SPKISHA256: cert.SHA256(request.RawSubjectPublicKeyInfo), TBSSHA256: cert.SHA256(tbs),
+		CSR: d.csr, Sealed: d.sealed, Entry: entry,
+	}
+	return d, nil
+}
+
+// window gives the validity within the limits of the purpose, the issuer and the key room.
+func (i *issuer) window(r IssueRequest, now time.Time) (notBefore, notAfter time.Time, err error) {
+	days := r.ValidDays
+	if days == 0 && profile.DefaultValidity(r.Purpose) > time.Duration(i.maxDays)*24*time.Hour {
+		days = i.maxDays
+	}
+	if days > i.maxDays {
+		return notBefore, notAfter, refuse("validity.days", "%d days; the key room signs at most %d for this issuer", days, i.maxDays)
+	}
+	return profile.Window(i.cert, r.Purpose, days, now)
+}
+
+// findEntry asks the directory. That it is down stops nobody: the debt is paid when it is back.
+func (a *Authority) findEntry(ctx context.Context, r IssueRequest) (string, error) {
+	if !a.published(r.Purpose) {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, directoryAsk)
+	defer cancel()
+	entry, err := a.directory.Find(ctx, r.Purpose, r.Name)
+	switch {
+	case errors.Is(err, ErrNoEntry):
+		return "", refuse("directory.no_entry", "the directory has no entry for %q; create it and ask again", r.Name.Text)
+	case errors.Is(err, ErrManyEntries):
+		return "", refuse("directory.many_entries", "the directory has more than one entry for %q; leave one and ask again", r.Name.Text)
+	case err != nil:
+		return "", nil
+	}
+	return entry, nil
+}
+
+// subjectKey takes the caller's CSR, or makes a key and its CSR.
+func (a *Authority) subjectKey(d *draft, call Call, r IssueRequest) (*x509.CertificateRequest, error) {
+	if len(r.CSR) > 0 {
+		d.csr, d.keyBy = r.CSR, "caller"
+		return checkCSR(r)
+	}
+	kind := r.KeyType
+	if kind == "" {
+		kind = cert.SubjectKeyTypes()[0]
+	}
+	key, err := cert.GenerateKey(a.rand, kind)
+	if err != nil {
+		return nil, fmt.Errorf("making the subject's key: %w", err)
+	}
+	if d.csr, err = profile.MakeCSR(a.rand, key, r.Name.Text); err != nil {
+		return nil, err
+	}
+	d.keyBy = "ca"
+	if err := a.seal(d, call, key); err != nil {
+		return nil, err
+	}
+	request, err := x509.ParseCertificateRequest(d.csr)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CSR back: %w", err)
+	}
+	return request, nil
+}
+
+func (a *Authority) seal(d *draft, call Call, key crypto.Signer) error {
+	var err error
+	if d.secrets, err = newSecrets(a.rand, key); err != nil {
+		return err
+	}
+	text, err := d.secrets.marshal()
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	binding := signer.Binding{Caller: call.Who.Name, RequestID: call.RequestID, BodySHA256: call.BodySHA256}
+	if d.sealed, err = signer.Seal(a.delivery, binding, text); err != nil {
+		return fmt.Errorf("sealing the subject's secrets: %w", err)
+	}
+	return nil
+}
+
+func checkCSR(r IssueRequest) (*x509.CertificateRequest, error) {
+	request, err := profile.CheckCSR(r.CSR)
+	if err != nil {
+		return nil, err
+	}
+	if cn := request.Subject.CommonName; cn != "" && cn != r.Name.Text {
+		return nil, refuse("csr.other_name", "the CSR is for another common name than the request; leave its subject empty or make them equal")
+	}
+	if _, err := cert.KeyTypeOf(request.PublicKey); err != nil {
+		return nil, refuse("key.type", "%v", err)
+	}
+	return request, nil
+}
+
+// reserve enters the intent. Serial, TBS and request id are spent when it returns without an error.
+func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Entry, error) {
+	return a.store.Update(ctx, call.Who, func(tx *store.Tx) (audit.Event, error) {
+		if err := notRepeated(tx, call, d.row); err != nil {
+			return nil, err
+		}
+		row := d.row
+		row.Deadline = tx.Now().Add(signDeadline).Truncate(time.Second)
+		if err := tx.Reserve(row); err != nil {
+			return nil, err
+		}
+		intent := &audit.IssueIntent{
+			RequestID: call.RequestID, BodySHA256: call.BodySHA256, Rule: call.Rule, Room: a.room,
+			Issuer: row.Issuer, Serial: row.Serial, Purpose: row.Purpose, CN: row.CN, SANs: row.SANs,
+			KeyType: row.KeyType, KeyMadeBy: d.keyBy,
+			NotBefore: row.NotBefore, NotAfter: row.NotAfter, Deadline: row.Deadline,
+			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry,
+		}
+		if d.sealed != nil {
+			intent.SealedSHA256 = cert.SHA256(d.sealed)
+		}
+		return intent, nil
+	})
+}
+
+// notRepeated refuses a second identical issue that names no request: it is more likely a retry by a
+// caller who does not know that ids make retries safe than a wish for two certificates.
+func notRepeated(tx *store.Tx, call Call, row store.Certificate) error {
+	if !generatedID(call.RequestID) {
+		return nil
+	}
+	same, err := tx.Find(store.Query{
+		Caller: row.Caller, Purpose: row.Purpose, Key: row.Key,
+		States: []store.State{store.StateOpen, store.StateLive},
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range same {
+		recent := c.NotBefore.Add(profile.Backdate + repeatWindow).After(tx.Now())
+		if c.BodySHA256 == row.BodySHA256 && recent {
+			r := refuse("request.repeated", "the same request was made less than %d minutes ago; to get its answer again, or a second certificate, give a request_id", int(repeatWindow.Minutes()))
+			r.Prior = c.RequestID
+			return r
+		}
+	}
+	return nil
+}
+
+func generatedID(id string) bool { return len(id) > 5 && id[:5] == "auto-" }
+
+// sign asks the key room for the certificate of an intent, DER, and checks that it is the one announced.
+func (a *Authority) sign(ctx context.Context, d *draft, entry audit.Entry) ([]byte, error) {
+	der, err := a.signer.SignCert(ctx, entry, d.csr)
+	var refusal *signer.Refusal
+	if errors.As(err, &refusal) {
+		// A room that refused has not signed. The serial is voided so that it stays that way, and the
+		// request id is free for the next try.
+		if _, err := a.settle(ctx, audit.Actor{Kind: audit.ByDaemon}, d.row.Serial, entry.Index, refusal.Code); err != nil {
+			return nil, fmt.Errorf("the key room refused (%w), and the serial is not voided yet: %w", refusal, err)
+		}
+		return nil, refusal
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := sameTBS(der, d.row.TBSSHA256); err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", d.row.Serial, err)
+	}
+	return der, nil
+}
+
+// sameTBS checks that a signed certificate is byte for byte the one that was announced.
+func sameTBS(der []byte, tbsSHA256 string) error {
+	signed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("reading what the key room signed: %w", err)
+	}
+	if cert.SHA256(signed.RawTBSCertificate) != tbsSHA256 {
+		return errors.New("the key room signed another certificate than the log announces")
+	}
+	return nil
+}
+
+// complete enters a signed certificate and owes its publication.
+func (a *Authority) complete(ctx context.Context, who audit.Actor, serial cert.Serial, der []byte) (store.Certificate, *store.Debt, error) {
+	var c store.Certificate
+	var debt *store.Debt
+	_, err := a.store.Update(ctx, who, func(tx *store.Tx) (audit.Event, error) {
+		revocation, err := tx.Complete(serial, der)
+		if err != nil {
+			return nil, err
+		}
+		found, err := tx.Find(store.Query{Serial: serial})
+		if err != nil || len(found) != 1 {
+			return nil, fmt.Errorf("reading certificate %s back: %d rows, %w", serial, len(found), err)
+		}
+		c = found[0]
+		if a.published(c.Purpose) {
+			owed, err := tx.Owe(store.Directory, debtKey(c.Purpose, c.Key))
+			if err != nil {
+				return nil, err
+			}
+			debt = &owed
+		}
+		if revocation != nil {
+			if _, err := tx.Owe(store.CRL, string(c.Issuer)); err != nil {
+				return nil, err
+			}
+		}
+		return &audit.IssueDone{
+			Serial: serial, Intent: c.Intent, Fingerprint: cert.FingerprintOf(der),
+			Room: a.signer.RoomState(), Revocation: revocation,
+		}, nil
+	})
+	return c, debt, err
+}
+
+// await gives the world a moment to take up what is owed to it.
+func (a *Authority) await(ctx context.Context, patience time.Duration, debts ...store.Debt) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, d := range debts {
+		if err := a.store.AwaitPaid(ctx, d); err != nil {
+			return // the answer says what is pending
+		}
+	}
+}
+
+// answerIssue enters that the answer leaves, and puts it together.
+func (a *Authority) answerIssue(ctx context.Context, call Call, c store.Certificate, s *secrets, code string) (*Issued, error) {
+	directory, err := a.publication(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	issued := &Issued{
+		Code: code, RequestID: call.RequestID, LogIndex: c.Intent, Serial: c.Serial, Issuer: c.Issuer,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Fingerprint: cert.FingerprintOf(c.DER),
+		Certificate: c.DER, Directory: directory,
+	}
+	chain, err := a.Chain(c.Purpose)
+	if err != nil {
+		return nil, err
+	}
+	issued.Chain = chain.Certificates
+	if s != nil {
+		if issued.PKCS12, err = s.pkcs12(c.DER, chain.Certificates); err != nil {
+			return nil, err
+		}
+		issued.Password = s.Password
+	}
+	_, err = a.store.Update(ctx, call.Who, func(*store.Tx) (audit.Event, error) {
+		return &audit.IssueAnswering{
+			Serial: c.Serial, RequestID: call.RequestID, Secrets: s != nil, Published: directory.State == "published",
+		}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: entering that the answer leaves: %w", signer.ErrUnknown, err)
+	}
+	return issued, nil
+}
+
+// planIssue says what Issue would do.
+func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
+	i := a.issuers[r.Purpose]
+	if i == nil {
+		return nil, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(r.Purpose))
+	}
+	d, err := a.draft(ctx, call, r)
+	if err != nil {
+		return nil, err
+	}
+	issued := &Issued{
+		Code: "plan.issue", RequestID: call.RequestID, Issuer: i.id,
+		NotBefore: d.row.NotBefore, NotAfter: d.row.NotAfter, Directory: Publication{State: "none", Entry: d.row.Entry},
+	}
+	if a.published(r.Purpose) {
+		issued.Directory.State = "pending"
+	}
+	return issued, nil
+}

@@ -1,0 +1,343 @@
+package keyroom
+
+import (
+	"crypto"
+	"crypto/ecdh"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/profile"
+	"github.com/chancery-ca/chancery/ca/signer"
+)
+
+// Room holds the keys, the position in the log and what has been signed. Its methods take one batch at
+// a time.
+type Room struct {
+	config Config
+	build  string
+	now    func() time.Time
+	rand   io.Reader
+	log    *slog.Logger
+	// patience is the constant of this name, but in tests.
+	patience time.Duration
+
+	logKey  note.Signer
+	logVKey string
+	deliver *ecdh.PrivateKey
+	root    []byte // DER
+	rootCRL []byte // DER
+	issuers map[cert.Issuer]*issuer
+
+	mu      sync.Mutex
+	journal *journal
+	tree    *audit.Tree
+	signed  map[cert.Serial]signature
+	voided  map[cert.Serial]bool
+	barred  map[cert.Serial]bool // revoked before they were signed: no list would ever hold them
+	budget  budget
+	lists   int64
+	last    time.Time // of the last record
+	// undropped is set by a forward clock step and stops entries from leaving lists until an operator
+	// confirms the clock.
+	undropped bool
+}
+
+// signature is a certificate that the room signed; its DER is in the journal.
+type signature struct {
+	record   int64
+	tbs      string
+	issuer   cert.Issuer
+	notAfter time.Time
+}
+
+type issuer struct {
+	config  IssuerConfig
+	cert    *x509.Certificate
+	key     crypto.Signer
+	builder *profile.Builder
+	revoked revoked
+	number  *big.Int // of the last list
+}
+
+// clockStep is how far the clock may move between two records before the room doubts it.
+const clockStep = 24 * time.Hour
+
+// Options are what a room takes from its process. Build names the program in the hello.
+type Options struct {
+	Config Config
+	Build  string
+	Now    func() time.Time
+	Rand   io.Reader
+	Log    *slog.Logger
+}
+
+// Open decrypts the keys and reads the journal. Whatever is missing is an error; nothing is made anew.
+func Open(o Options) (*Room, error) {
+	r := &Room{
+		config: o.Config, build: o.Build, now: o.Now, rand: o.Rand, log: o.Log, patience: patience,
+		issuers: make(map[cert.Issuer]*issuer),
+	}
+	passphrase, err := readPassphrase(o.Config.PassphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(passphrase)
+	if err := r.loadKeys(passphrase); err != nil {
+		return nil, err
+	}
+	if err := r.follow(r.path("journal")); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// follow takes up what the journal at path tells.
+func (r *Room) follow(path string) (err error) {
+	r.tree = new(audit.Tree)
+	r.signed, r.voided = make(map[cert.Serial]signature), make(map[cert.Serial]bool)
+	r.barred = make(map[cert.Serial]bool)
+	if r.journal, err = openJournal(path, r.config.Room, r.config.Origin, r.replay); err != nil {
+		return err
+	}
+	r.doubtClock(r.now())
+	return nil
+}
+
+// Close lets go of the journal.
+func (r *Room) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.journal.close()
+}
+
+func (r *Room) path(name string) string { return filepath.Join(r.config.State, name) }
+
+func readPassphrase(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key room's passphrase: %w", err)
+	}
+	for len(text) > 0 && (text[len(text)-1] == '\n' || text[len(text)-1] == '\r') {
+		text = text[:len(text)-1]
+	}
+	if len(text) == 0 {
+		return nil, fmt.Errorf("the passphrase in %s is empty", path)
+	}
+	return text, nil
+}
+
+func (r *Room) loadKeys(passphrase []byte) error {
+	key, err := readKey(r.path("log.key"), passphrase)
+	if err != nil {
+		return err
+	}
+	if r.logKey, r.logVKey, err = logSigner(r.config.Origin, key); err != nil {
+		return err
+	}
+	if key, err = readKey(r.path("delivery.key"), passphrase); err != nil {
+		return err
+	}
+	var ok bool
+	if r.deliver, ok = key.(*ecdh.PrivateKey); !ok {
+		return errors.New("the delivery key is not an X25519 key")
+	}
+	if r.root, err = readPEM(r.path("root.pem"), "CERTIFICATE"); err != nil {
+		return err
+	}
+	if r.rootCRL, err = readPEM(r.path("root.crl.pem"), "X509 CRL"); err != nil {
+		return err
+	}
+	for _, c := range r.config.Issuers {
+		if r.issuers[c.ID], err = r.loadIssuer(c, passphrase); err != nil {
+			return fmt.Errorf("issuer %s: %w", c.ID, err)
+		}
+	}
+	return nil
+}
+
+func (r *Room) loadIssuer(c IssuerConfig, passphrase []byte) (*issuer, error) {
+	der, err := readPEM(r.path(string(c.ID)+".pem"), "CERTIFICATE")
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading its certificate: %w", err)
+	}
+	private, err := readKey(r.path(string(c.ID)+".key"), passphrase)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := private.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("its key cannot sign")
+	}
+	if public, ok := parsed.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(key.Public()) {
+		return nil, errors.New("its key does not belong to its certificate")
+	}
+	builder, err := profile.NewBuilder(parsed, r.rand)
+	if err != nil {
+		return nil, err
+	}
+	return &issuer{config: c, cert: parsed, key: key, builder: builder, number: new(big.Int)}, nil
+}
+
+func readPEM(path, kind string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", filepath.Base(path), err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != kind {
+		return nil, fmt.Errorf("%s is not a PEM file with a %s", path, kind)
+	}
+	return block.Bytes, nil
+}
+
+// Hello says who the room is and how far it has read.
+func (r *Room) Hello() signer.Hello {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := signer.Hello{
+		Version: signer.Version, Build: r.build, Room: r.config.Room, Origin: r.config.Origin,
+		LogKey: r.logVKey, RecoveryKey: r.config.RecoveryKey,
+		DeliveryKey: r.deliveryKey(),
+		Root:        r.root, RootCRL: r.rootCRL, State: r.state(),
+	}
+	for _, c := range r.config.Issuers {
+		h.Issuers = append(h.Issuers, signer.Issuer{
+			ID: c.ID, Certificate: r.issuers[c.ID].cert.Raw, Purposes: c.Purposes, CRLURL: c.CRLURL,
+			MaxValidityDays: c.MaxValidityDays, MaxListDays: c.MaxListDays,
+		})
+	}
+	return h
+}
+
+func (r *Room) deliveryKey() string { return hex.EncodeToString(r.deliver.PublicKey().Bytes()) }
+
+func (r *Room) state() signer.State {
+	root, chain := r.tree.Root(), r.journal.last()
+	s := signer.State{
+		Size: r.tree.Size(), Root: hex.EncodeToString(root[:]),
+		Sequence: int64(len(r.journal.records)), Journal: hex.EncodeToString(chain[:]),
+		Certificates: int64(len(r.signed)), Voided: int64(len(r.voided)), Lists: r.lists,
+		ListNumbers: make(map[cert.Issuer]string), Time: r.last,
+	}
+	for id, i := range r.issuers {
+		s.ListNumbers[id] = i.number.String()
+	}
+	return s
+}
+
+// replay takes up one record of the journal at start.
+func (r *Room) replay(rec record) error {
+	if rec.first != r.tree.Size() {
+		return fmt.Errorf("its leaves begin at %d, not at %d", rec.first, r.tree.Size())
+	}
+	for i, leaf := range rec.leaves {
+		decoded, err := audit.Decode(leaf)
+		if err != nil {
+			return fmt.Errorf("leaf %d: %w", rec.first+int64(i), err)
+		}
+		r.read(rec.first+int64(i), leaf, decoded.Event)
+	}
+	if r.tree.Root() != rec.root {
+		return errors.New("its leaves do not give its root")
+	}
+	for _, e := range rec.effects {
+		if _, ok := r.issuers[e.issuer]; !ok && e.issuer != "" {
+			return fmt.Errorf("issuer %s has signed in this room and is missing in keyroom.json", e.issuer)
+		}
+	}
+	r.take(rec)
+	return nil
+}
+
+// read follows one leaf of the log.
+func (r *Room) read(index int64, leaf []byte, event audit.Event) {
+	r.tree.Append(leaf)
+	switch e := event.(type) {
+	case *audit.RevokeDone:
+		for _, revocation := range e.Revoked {
+			r.revoke(index, revocation)
+		}
+	case *audit.IssueDone:
+		if e.Revocation != nil {
+			r.revoke(index, *e.Revocation)
+		}
+	}
+}
+
+func (r *Room) revoke(index int64, rev audit.Revocation) {
+	s, ok := r.signed[rev.Serial]
+	if !ok {
+		// A list has no entry for a certificate that does not exist (I7).
+		r.log.Error("the log revokes a certificate that this room never signed", "serial", rev.Serial, "index", index)
+		r.barred[rev.Serial] = true
+		return
+	}
+	r.issuers[s.issuer].revoked.add(index, rev, s.notAfter)
+}
+
+// take follows the effects of one record that is durable, or about to be.
+func (r *Room) take(rec record) {
+	r.doubtClock(rec.time)
+	r.last = rec.time
+	for _, e := range rec.effects {
+		switch e.kind {
+		case didSign:
+			r.signed[e.serial] = signature{record: rec.sequence, tbs: e.tbs, issuer: e.issuer, notAfter: e.when}
+			r.budget.spend(rec.time)
+		case didVoid:
+			r.voided[e.serial] = true
+		case didList:
+			i := r.issuers[e.issuer]
+			i.number.SetString(e.number, 10)
+			i.revoked.listed(rec.first+int64(len(rec.leaves)), e.when, e.dropped)
+			r.lists++
+		case didConfirm:
+			r.undropped = false
+		}
+	}
+}
+
+// doubtClock notices a clock that jumped forward since the last record.
+func (r *Room) doubtClock(now time.Time) {
+	if !r.last.IsZero() && now.Sub(r.last) > clockStep {
+		r.undropped = true
+	}
+}
+
+// ConfirmClock records that an operator has looked at the clock, so that expired entries may leave the
+// lists again.
+func (r *Room) ConfirmClock() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.commit(record{time: r.now(), first: r.tree.Size(), effects: []effect{{kind: didConfirm}}})
+}
+
+// commit makes a record durable and follows its effects. An error is fatal to the process.
+func (r *Room) commit(rec record) error {
+	rec.root = r.tree.Root()
+	rec.time = rec.time.UTC().Truncate(time.Microsecond) // as replay will read it
+	if err := r.journal.append(rec); err != nil {
+		return err
+	}
+	rec.sequence = int64(len(r.journal.records))
+	r.take(rec)
+	return nil
+}

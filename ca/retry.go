@@ -1,0 +1,211 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// flight is a request that is under way: a second call with the same id waits for the first, and the
+// recovery loop leaves its intent alone.
+type flight struct{ landed chan struct{} }
+
+// takeOff waits until no other call with the same caller and request id is under way. The function it
+// returns ends the flight.
+func (a *Authority) takeOff(ctx context.Context, caller, requestID string) (land func(), err error) {
+	for {
+		land, other := a.tryTakeOff(caller, requestID)
+		if other == nil {
+			return land, nil
+		}
+		select {
+		case <-other.landed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: the same request is under way: %w", signer.ErrUnknown, ctx.Err())
+		}
+	}
+}
+
+// tryTakeOff begins a flight, or gives the one that is under way.
+func (a *Authority) tryTakeOff(caller, requestID string) (land func(), other *flight) {
+	key := caller + "\x00" + requestID
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if other := a.flights[key]; other != nil {
+		return nil, other
+	}
+	mine := &flight{make(chan struct{})}
+	a.flights[key] = mine
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.flights, key)
+		close(mine.landed)
+	}, nil
+}
+
+// issuedBefore answers a request id that the caller has used: with the same answer, or a refusal if it
+// was another request. It gives nil if nothing came of the earlier call.
+func (a *Authority) issuedBefore(ctx context.Context, call Call) (*Issued, error) {
+	request, found, err := a.earlier(ctx, call, store.IssueMethod)
+	if err != nil || !found {
+		return nil, err
+	}
+	c, err := a.certificate(ctx, request.Serial)
+	if err != nil {
+		return nil, err
+	}
+	if c.State == store.StateOpen {
+		if c, err = a.settle(ctx, audit.Actor{Kind: audit.ByDaemon}, c.Serial, c.Intent, "retried"); err != nil {
+			return nil, err
+		}
+		if c.State == store.StateAbandoned {
+			return nil, nil
+		}
+	}
+	return a.redeliver(ctx, call, c)
+}
+
+// earlier looks a request id up and refuses it if it was used for something else.
+func (a *Authority) earlier(ctx context.Context, call Call, method string) (store.Request, bool, error) {
+	request, found, err := a.store.Request(ctx, call.Who.Name, call.RequestID)
+	if err != nil || !found {
+		return request, false, err
+	}
+	if request.Method != method || request.BodySHA256 != call.BodySHA256 {
+		return request, false, refuse("request_id.other_request", "this request_id was used for another %s; take a new one", request.Method)
+	}
+	return request, true, nil
+}
+
+// redeliver gives the answer to an issue again. The opening of the secrets is on the log before the key
+// room opens them.
+func (a *Authority) redeliver(ctx context.Context, call Call, c store.Certificate) (*Issued, error) {
+	if c.Sealed == nil {
+		code := "issued"
+		if request, err := a.madeByCA(ctx, c); err != nil {
+			return nil, err
+		} else if request {
+			code = "issued.secrets_gone"
+		}
+		return a.answerIssue(ctx, call, c, nil, code)
+	}
+	entry, err := a.store.Update(ctx, call.Who, func(*store.Tx) (audit.Event, error) {
+		return &audit.IssueRedelivered{
+			Serial: c.Serial, Intent: c.Intent, RequestID: call.RequestID, SealedSHA256: cert.SHA256(c.Sealed), Room: a.room,
+		}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("entering the redelivery: %w", err)
+	}
+	text, err := a.signer.Open(ctx, entry, c.Sealed)
+	if err != nil {
+		return nil, fmt.Errorf("opening the subject's secrets: %w", err)
+	}
+	defer clear(text)
+	s, err := parseSecrets(text)
+	if err != nil {
+		return nil, err
+	}
+	return a.answerIssue(ctx, call, c, s, "issued")
+}
+
+// madeByCA tells whether the CA made the key of a certificate, which only its intent says once the
+// sealed secrets are gone.
+func (a *Authority) madeByCA(ctx context.Context, c store.Certificate) (bool, error) {
+	leaves, err := a.store.Leaves(ctx, c.Intent, c.Intent+1)
+	if err != nil {
+		return false, err
+	}
+	leaf, err := audit.Decode(leaves[0])
+	if err != nil {
+		return false, err
+	}
+	intent, ok := leaf.Event.(*audit.IssueIntent)
+	if !ok {
+		return false, fmt.Errorf("leaf %d is not the intent of %s", c.Intent, c.Serial)
+	}
+	return intent.SealedSHA256 != "", nil
+}
+
+func (a *Authority) certificate(ctx context.Context, serial cert.Serial) (store.Certificate, error) {
+	found, err := a.store.Find(ctx, store.Query{Serial: serial})
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	if len(found) == 0 {
+		return store.Certificate{}, fmt.Errorf("serial %s: %w", serial, store.ErrUnknownSerial)
+	}
+	return found[0], nil
+}
+
+// settle finds out how an open intent ended, and enters it: signed, then it is completed; not signed,
+// then it never will be, and is abandoned. If the key room cannot be asked, the intent stays open.
+func (a *Authority) settle(ctx context.Context, who audit.Actor, serial cert.Serial, intent int64, why string) (store.Certificate, error) {
+	der, err := a.signer.Settle(ctx, intent)
+	if err != nil {
+		return store.Certificate{}, fmt.Errorf("settling the intent of %s: %w", serial, err)
+	}
+	if der != nil {
+		c, err := a.certificate(ctx, serial)
+		if err != nil {
+			return c, err
+		}
+		if err := sameTBS(der, c.TBSSHA256); err != nil {
+			return c, fmt.Errorf("certificate %s: %w", serial, err)
+		}
+		c, _, err = a.complete(ctx, who, serial, der)
+		return c, err
+	}
+	_, err = a.store.Update(ctx, who, func(tx *store.Tx) (audit.Event, error) {
+		if err := tx.Abandon(serial); err != nil {
+			return nil, err
+		}
+		return &audit.IssueAbandoned{Serial: serial, Intent: intent, Why: why, Room: a.signer.RoomState()}, nil
+	})
+	if err != nil {
+		return store.Certificate{}, fmt.Errorf("abandoning the intent of %s: %w", serial, err)
+	}
+	return a.certificate(ctx, serial)
+}
+
+// Recover settles the open intents that no call in this process works on and whose deadline is before
+// the given time; at start, that is all of them. It returns how many it settled, and the first error:
+// an intent that could not be settled stays open for the next time.
+func (a *Authority) Recover(ctx context.Context, before time.Time) (int, error) {
+	open, err := a.store.Find(ctx, store.Query{States: []store.State{store.StateOpen}})
+	if err != nil {
+		return 0, err
+	}
+	settled := 0
+	var failed error
+	for _, c := range open {
+		if !c.Deadline.Before(before) {
+			continue
+		}
+		land, other := a.tryTakeOff(c.Caller, c.RequestID)
+		if other != nil {
+			continue
+		}
+		_, err := a.settle(ctx, audit.Actor{Kind: audit.ByDaemon}, c.Serial, c.Intent, "recovered")
+		land()
+		switch {
+		case err == nil:
+			settled++
+		case !errors.Is(err, store.ErrNotOpen) && failed == nil:
+			failed = err
+		}
+	}
+	return settled, failed
+}
+
+// ForgetSecrets deletes sealed secrets whose delivery time is over.
+func (a *Authority) ForgetSecrets(ctx context.Context) (int, error) {
+	return a.store.DropSealed(ctx, a.store.Now().Add(-deliveryTime))
+}

@@ -1,0 +1,234 @@
+package ca
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// RevokeMethod is the method to which a revoke binds its request id.
+const RevokeMethod = "ca.revoke"
+
+// Revoke revokes certificates, and those still being issued as they complete. When it returns, the
+// revocation is durable and owed to git; for a moment it waits for the list to be there, and the answer
+// says whether it is.
+func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Revoked, error) {
+	if err := a.nameRequest(&call); err != nil {
+		return nil, err
+	}
+	land, err := a.takeOff(ctx, call.Who.Name, call.RequestID)
+	if err != nil {
+		return nil, err
+	}
+	defer land()
+	if request, found, err := a.earlier(ctx, call, RevokeMethod); err != nil {
+		return nil, err
+	} else if found {
+		return a.revokedBefore(ctx, call, request)
+	}
+	w := &revocation{published: a.published, call: call, request: r}
+	if call.Plan {
+		return a.planRevoke(ctx, w)
+	}
+	entry, err := a.store.Update(ctx, call.Who, w.change)
+	if err != nil {
+		return nil, err
+	}
+	a.await(context.WithoutCancel(ctx), revokeWait, w.debts...)
+	return a.answerRevoke(ctx, call, "revoked", entry.Index, w.hit)
+}
+
+// revocation is one revoke under way.
+type revocation struct {
+	published func(cert.Purpose) bool
+	call      Call
+	request   RevokeRequest
+	rule      string
+	hit       []RevokedCertificate
+	issuers   []cert.Issuer
+	debts     []store.Debt // of the lists
+}
+
+// change runs on the store's writer: what is selected is what is revoked.
+func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
+	w.hit, w.issuers, w.debts = nil, nil, nil
+	selected, err := w.selection(tx.Find, tx.Now())
+	if err != nil {
+		return nil, err
+	}
+	done := &audit.RevokeDone{
+		RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule,
+		Reason: w.request.Reason, Revoked: []audit.Revocation{},
+	}
+	for _, c := range selected {
+		rev, err := tx.Revoke(c.Serial, tx.Now(), w.request.Reason)
+		if err != nil {
+			return nil, err
+		}
+		if c.State == store.StateOpen {
+			done.Pending = append(done.Pending, c.Serial)
+			continue
+		}
+		done.Revoked = append(done.Revoked, rev)
+		if w.published(c.Purpose) {
+			if _, err := tx.Owe(store.Directory, debtKey(c.Purpose, c.Key)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, issuer := range w.issuers {
+		debt, err := tx.Owe(store.CRL, string(issuer))
+		if err != nil {
+			return nil, err
+		}
+		w.debts = append(w.debts, debt)
+	}
+	return done, tx.BindRequest(store.Request{
+		Caller: w.call.Who.Name, ID: w.call.RequestID, Method: RevokeMethod, BodySHA256: w.call.BodySHA256, Index: tx.Index(),
+	})
+}
+
+// selection gives the certificates that the request means and may hit, or the refusal.
+func (w *revocation) selection(find func(store.Query) ([]store.Certificate, error), now time.Time) ([]store.Certificate, error) {
+	candidates, err := w.candidates(find)
+	if err != nil {
+		return nil, err
+	}
+	var selected []store.Certificate
+	var why *Refusal
+	for _, c := range candidates {
+		rule, err := w.request.May(c)
+		if err != nil {
+			return nil, err
+		}
+		w.rule = rule
+		if refusal := cannotRevoke(c, w.request.Reason, now); refusal != nil {
+			why = refusal
+			continue
+		}
+		selected = append(selected, c)
+		w.add(c)
+	}
+	most := w.request.Max
+	if most == 0 {
+		most = defaultRevoke
+	}
+	switch {
+	case len(selected) > most:
+		return nil, refuse("revoke.too_many", "this would revoke %d certificates and max is %d; name one by its serial, or give a higher max", len(selected), most)
+	case len(selected) > 0:
+		return selected, nil
+	case why != nil:
+		return nil, why
+	}
+	return nil, refuse("certificate.unknown", "no certificate matches; ca.status tells what there is")
+}
+
+func (w *revocation) add(c store.Certificate) {
+	w.hit = append(w.hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: c.State == store.StateOpen})
+	if c.State == store.StateOpen {
+		return
+	}
+	for _, issuer := range w.issuers {
+		if issuer == c.Issuer {
+			return
+		}
+	}
+	w.issuers = append(w.issuers, c.Issuer)
+}
+
+func (w *revocation) candidates(find func(store.Query) ([]store.Certificate, error)) ([]store.Certificate, error) {
+	states := []store.State{store.StateOpen, store.StateLive, store.StateRevoked}
+	if w.request.Serial != "" {
+		return find(store.Query{Serial: w.request.Serial, States: states})
+	}
+	var all []store.Certificate
+	for _, p := range cert.Purposes() {
+		n, ok := w.request.Names[p]
+		if !ok {
+			continue
+		}
+		found, err := find(store.Query{Purpose: p, Key: n.Key, States: states})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// cannotRevoke tells why a certificate is past revoking, if it is.
+func cannotRevoke(c store.Certificate, reason cert.Reason, now time.Time) *Refusal {
+	revoked := c.State == store.StateRevoked || c.RevokeAsked
+	switch {
+	case revoked && (c.Reason == reason || !c.Reason.CanBecome(reason)):
+		return refuse("already.revoked", "certificate %s was revoked at %s (%s)", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
+	case c.State == store.StateLive && now.After(c.NotAfter):
+		return refuse("certificate.expired", "certificate %s expired at %s; nothing trusts it any more", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// revokedBefore answers a request id again: with the same certificates, and with where their lists
+// stand now.
+func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.Request) (*Revoked, error) {
+	leaves, err := a.store.Leaves(ctx, request.Index, request.Index+1)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := audit.Decode(leaves[0])
+	if err != nil {
+		return nil, err
+	}
+	done, ok := leaf.Event.(*audit.RevokeDone)
+	if !ok {
+		return nil, fmt.Errorf("leaf %d is not the revocation that the books name", request.Index)
+	}
+	var hit []RevokedCertificate
+	for _, rev := range done.Revoked {
+		c, err := a.certificate(ctx, rev.Serial)
+		if err != nil {
+			return nil, err
+		}
+		hit = append(hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose})
+	}
+	for _, serial := range done.Pending {
+		c, err := a.certificate(ctx, serial)
+		if err != nil {
+			return nil, err
+		}
+		hit = append(hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: true})
+	}
+	return a.answerRevoke(ctx, call, "revoked", request.Index, hit)
+}
+
+func (a *Authority) answerRevoke(ctx context.Context, call Call, code string, index int64, hit []RevokedCertificate) (*Revoked, error) {
+	answer := &Revoked{Code: code, RequestID: call.RequestID, LogIndex: index, Revoked: hit}
+	seen := make(map[cert.Issuer]bool)
+	for _, c := range hit {
+		i := a.issuers[c.Purpose]
+		if i == nil || seen[i.id] {
+			continue
+		}
+		seen[i.id] = true
+		state, err := a.listState(ctx, i.id)
+		if err != nil {
+			return nil, err
+		}
+		answer.Lists = append(answer.Lists, state)
+	}
+	return answer, nil
+}
+
+// planRevoke says what Revoke would hit.
+func (a *Authority) planRevoke(ctx context.Context, w *revocation) (*Revoked, error) {
+	find := func(q store.Query) ([]store.Certificate, error) { return a.store.Find(ctx, q) }
+	if _, err := w.selection(find, a.store.Now()); err != nil {
+		return nil, err
+	}
+	return a.answerRevoke(ctx, w.call, "plan.revoke", 0, w.hit)
+}

@@ -1,0 +1,98 @@
+package ca
+
+import (
+	"context"
+	"math/big"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// Status gives what the books say of certificates, in the order in which they were announced; none is
+// not an error.
+func (a *Authority) Status(ctx context.Context, r StatusRequest) ([]CertificateStatus, error) {
+	var queries []store.Query
+	switch {
+	case r.Serial != "":
+		queries = append(queries, store.Query{Serial: r.Serial})
+	case r.RequestID != "":
+		queries = append(queries, store.Query{Caller: r.Caller, RequestID: r.RequestID})
+	default:
+		for _, p := range cert.Purposes() {
+			if n, ok := r.Names[p]; ok {
+				queries = append(queries, store.Query{Purpose: p, Key: n.Key})
+			}
+		}
+	}
+	var all []CertificateStatus
+	for _, q := range queries {
+		found, err := a.store.Find(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range found {
+			s, err := a.status(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+func (a *Authority) status(ctx context.Context, c store.Certificate) (CertificateStatus, error) {
+	s := CertificateStatus{Certificate: c, State: string(c.State)}
+	if c.State == store.StateLive && a.store.Now().After(c.NotAfter) {
+		s.State = "expired"
+	}
+	var err error
+	if s.Directory, err = a.publication(ctx, c); err != nil {
+		return s, err
+	}
+	if c.State == store.StateRevoked {
+		state, err := a.listState(ctx, c.Issuer)
+		if err != nil {
+			return s, err
+		}
+		s.List = &state
+	}
+	return s, nil
+}
+
+// publication tells whether the directory is known to show what the books say of the certificate's
+// name.
+func (a *Authority) publication(ctx context.Context, c store.Certificate) (Publication, error) {
+	if !a.published(c.Purpose) {
+		return Publication{State: "none"}, nil
+	}
+	_, owed, err := a.store.Owed(ctx, store.Directory, debtKey(c.Purpose, c.Key))
+	if err != nil {
+		return Publication{}, err
+	}
+	if owed || c.State == store.StateOpen {
+		return Publication{State: "pending", Entry: c.Entry}, nil
+	}
+	return Publication{State: "published", Entry: c.Entry}, nil
+}
+
+// listState tells whether the list in git is known to hold every revocation in the books. While it is
+// pending, Number is the one that the next list will have at the least.
+func (a *Authority) listState(ctx context.Context, issuer cert.Issuer) (ListState, error) {
+	s := ListState{Issuer: issuer, State: "pending"}
+	_, owed, err := a.store.Owed(ctx, store.CRL, string(issuer))
+	if err != nil {
+		return s, err
+	}
+	list, found, err := a.store.List(ctx, issuer)
+	if err != nil || !found {
+		return s, err
+	}
+	if !owed {
+		return ListState{Issuer: issuer, Number: list.PublishedNumber, State: "published", Commit: list.PublishedCommit}, nil
+	}
+	if n, ok := new(big.Int).SetString(list.Number, 10); ok {
+		s.Number = n.Add(n, big.NewInt(1)).String()
+	}
+	return s, nil
+}

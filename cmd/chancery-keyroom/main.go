@@ -1,0 +1,190 @@
+// Command chancery-keyroom is the key room of a Chancery installation: the only process that holds CA
+// keys. It has no network; the daemon reaches it over a Unix socket.
+//
+//	chancery-keyroom --config keyroom.json          serve
+//	chancery-keyroom confirm-clock --config FILE    let expired entries leave lists again after a clock step
+//	chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/keyroom"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/nodump"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// errUsage marks what exit code 2 stands for.
+var errUsage = errors.New("usage")
+
+func main() {
+	err := run(os.Args[1:], os.Stdout)
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "chancery-keyroom:", err)
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "chancery-keyroom:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out io.Writer) error {
+	command := "serve"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "serve":
+		return serve(args)
+	case "confirm-clock":
+		return confirmClock(args)
+	case "init":
+		return initialise(args, out)
+	case "version":
+		_, err := fmt.Fprintln(out, version)
+		return err
+	}
+	return fmt.Errorf("%w: there is no command %q; the commands are init, confirm-clock and version, and without one it serves", errUsage, command)
+}
+
+func parse(fs *flag.FlagSet, args []string) error {
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("%w: %q is one argument too many", errUsage, fs.Arg(0))
+	}
+	return nil
+}
+
+func open(name string, args []string) (*keyroom.Room, *slog.Logger, error) {
+	fs := flag.NewFlagSet("chancery-keyroom "+name, flag.ContinueOnError)
+	path := fs.String("config", "", "keyroom.json")
+	if err := parse(fs, args); err != nil {
+		return nil, nil, err
+	}
+	if *path == "" {
+		return nil, nil, fmt.Errorf("%w: --config FILE is needed", errUsage)
+	}
+	if err := nodump.Set(); err != nil {
+		return nil, nil, err
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	config, err := keyroom.LoadConfig(*path)
+	if err != nil {
+		return nil, nil, err
+	}
+	room, err := keyroom.Open(keyroom.Options{Config: config, Build: version, Now: time.Now, Rand: rand.Reader, Log: log})
+	return room, log, err
+}
+
+func serve(args []string) error {
+	room, log, err := open("serve", args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	listener, err := room.Listen()
+	if err != nil {
+		return errors.Join(err, room.Close())
+	}
+	hello := room.Hello()
+	log.Info("serving", "room", hello.Room, "leaves", hello.State.Size, "sequence", hello.State.Sequence,
+		"wire", signer.Version, "socket", listener.Addr().String())
+	return errors.Join(room.Serve(ctx, listener), room.Close())
+}
+
+func confirmClock(args []string) error {
+	room, log, err := open("confirm-clock", args)
+	if err != nil {
+		return err
+	}
+	if err := room.ConfirmClock(); err != nil {
+		return err // what the journal holds is unknown now, so it is not closed in order
+	}
+	log.Info("clock confirmed")
+	return room.Close()
+}
+
+// repeated is a flag that may be given more than once.
+type repeated []string
+
+func (r *repeated) String() string     { return strings.Join(*r, ",") }
+func (r *repeated) Set(s string) error { *r = append(*r, s); return nil }
+
+func initialise(args []string, out io.Writer) error {
+	var domains, networks repeated
+	fs := flag.NewFlagSet("chancery-keyroom init", flag.ContinueOnError)
+	dir := fs.String("dir", "", "folder of the installation; it exists and holds no keys yet")
+	org := fs.String("org", "", "organisation in the names of the CAs")
+	fd := fs.Int("passphrase-fd", -1, "file descriptor to read the passphrase of the offline keys from; without it one is made and printed")
+	fs.Var(&domains, "domain", "domain that the issued names are constrained to; may be repeated")
+	fs.Var(&networks, "network", "network that server addresses are constrained to where a domain is given; may be repeated")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	if *dir == "" || *org == "" {
+		return fmt.Errorf("%w: --dir and --org are needed", errUsage)
+	}
+	ceremony := keyroom.Ceremony{Dir: *dir, Org: *org, Now: time.Now, Rand: rand.Reader}
+	var err error
+	if ceremony.Domains, err = keyroom.ParseDomains(domains); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	for _, n := range networks {
+		prefix, err := netip.ParsePrefix(n)
+		if err != nil {
+			return fmt.Errorf("%w: --network: %w", errUsage, err)
+		}
+		ceremony.Networks = append(ceremony.Networks, prefix)
+	}
+	if ceremony.OfflinePassphrase, err = offlinePassphrase(*fd, out); err != nil {
+		return err
+	}
+	if err := nodump.Set(); err != nil {
+		return err
+	}
+	return ceremony.Init()
+}
+
+func offlinePassphrase(fd int, out io.Writer) (string, error) {
+	if fd < 0 {
+		passphrase, err := cert.NewPassword(rand.Reader)
+		if err != nil {
+			return "", err
+		}
+		_, err = fmt.Fprintf(out, "passphrase of the offline keys, printed this once: %s\n", passphrase)
+		return passphrase, err
+	}
+	text, err := io.ReadAll(io.LimitReader(os.NewFile(uintptr(fd), "passphrase"), 1024))
+	if err != nil {
+		return "", fmt.Errorf("reading the passphrase of the offline keys: %w", err)
+	}
+	passphrase := strings.TrimRight(string(text), "\r\n")
+	if len(passphrase) < 12 {
+		return "", fmt.Errorf("%w: the passphrase of the offline keys has %d characters; give at least 12", errUsage, len(passphrase))
+	}
+	return passphrase, nil
+}

@@ -1,0 +1,143 @@
+// Command chancery makes, runs and checks a Chancery installation, and reads its audit log.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/site"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// The exit codes. They are promised in the documentation.
+const (
+	exitRefused   = 1 // understood, and not done
+	exitUsage     = 2 // the command line or the configuration
+	exitUnknown   = 3 // unreachable, or the outcome is not known
+	exitIntegrity = 4 // the log, the books or the world contradict each other
+)
+
+// errUsage marks errors of the command line.
+var errUsage = errors.New("usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := newCommand().ExecuteContext(ctx)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "chancery:", err)
+	os.Exit(exitCode(err))
+}
+
+func exitCode(err error) int {
+	switch {
+	case errors.Is(err, errUsage), errors.Is(err, site.ErrConfig):
+		return exitUsage
+	case errors.Is(err, errIntegrity), errors.Is(err, signer.ErrStoreBehind), errors.Is(err, signer.ErrFork):
+		return exitIntegrity
+	case errors.Is(err, signer.ErrUnreachable), errors.Is(err, signer.ErrUnknown), errors.Is(err, site.ErrDied):
+		return exitUnknown
+	}
+	return exitRefused
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "chancery",
+		Short:         "An isolated certificate authority: make it, run it, check it",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), auditCommand())
+	return root
+}
+
+// exactly makes a wrong number of arguments a usage error that names what is wanted.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%w: %s %s", errUsage, cmd.CommandPath(), what)
+		}
+		return nil
+	}
+}
+
+// binaries is the folder of the other programs: they are installed beside this one.
+func binaries() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding the other programs: %w", err)
+	}
+	return filepath.Dir(path), nil
+}
+
+func initCommand() *cobra.Command {
+	var listen, org, domain string
+	var fd int
+	cmd := &cobra.Command{
+		Use:   "init DIR",
+		Short: "Make a complete installation in a new folder",
+		Long: `Make a complete installation in a new folder: a root, issuing CAs for users, servers and callers, the
+key room and the daemon's configuration, a bare git repository for the lists, a directory file, the
+first caller's key and certificate, and the log that names them all.
+
+The keys of the root and of recovery are left in DIR/offline, encrypted; move them off this machine.`,
+		Args: exactly(1, "DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			bin, err := binaries()
+			if err != nil {
+				return err
+			}
+			i := site.Init{
+				Dir: args[0], Listen: listen, Org: org, Domain: domain, Bin: bin,
+				Out: cmd.OutOrStdout(), Log: zap.NewNop(),
+			}
+			if fd >= 0 {
+				i.Passphrase = os.NewFile(uintptr(fd), "passphrase")
+			}
+			if err := i.Run(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "made %s; move %s off this machine, then run: chancery up %s\n",
+				args[0], filepath.Join(args[0], "offline"), args[0])
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8443", "`HOST:PORT` that the RPC listens at")
+	cmd.Flags().StringVar(&org, "org", "Example", "organisation in the `NAME` of every CA")
+	cmd.Flags().StringVar(&domain, "domain", "", "constrain host names and mail addresses to the domain `NAME`")
+	cmd.Flags().IntVar(&fd, "passphrase-fd", -1, "read the passphrase of the offline keys from this file descriptor `N`; without it one is made and printed")
+	return cmd
+}
+
+func upCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "up DIR",
+		Short: "Run both processes of an installation, for evaluation",
+		Long: `Run the key room and the daemon of the installation in DIR, both as the present user, until SIGINT or
+SIGTERM. That is for evaluation: in earnest each runs alone, as a user of its own, with --config.`,
+		Args: exactly(1, "DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			bin, err := binaries()
+			if err != nil {
+				return err
+			}
+			return site.Up{Dir: args[0], Bin: bin, Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}.Run(cmd.Context())
+		},
+	}
+}

@@ -1,0 +1,84 @@
+// Command chanceryd is the daemon of a Chancery installation: it answers the RPC and publishes. It
+// holds no CA key; the key room does, and must be running.
+//
+//	chanceryd --config chancery.yaml
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/nodump"
+	"github.com/chancery-ca/chancery/site"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	err := run(os.Args[1:], os.Stdout)
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "chanceryd:", err)
+	switch {
+	case errors.Is(err, site.ErrConfig):
+		os.Exit(2)
+	case errors.Is(err, signer.ErrUnreachable):
+		os.Exit(3)
+	case errors.Is(err, signer.ErrStoreBehind), errors.Is(err, signer.ErrFork):
+		os.Exit(4)
+	}
+	os.Exit(1)
+}
+
+func run(args []string, out io.Writer) error {
+	fs := flag.NewFlagSet("chanceryd", flag.ContinueOnError)
+	path := fs.String("config", "", "chancery.yaml")
+	show := fs.Bool("version", false, "print the version")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", site.ErrConfig, err)
+	}
+	if *show {
+		_, err := fmt.Fprintln(out, version)
+		return err
+	}
+	if *path == "" || fs.NArg() > 0 {
+		return fmt.Errorf("%w: usage: chanceryd --config FILE", site.ErrConfig)
+	}
+	if err := nodump.Set(); err != nil {
+		return err
+	}
+	config, err := site.LoadConfig(*path)
+	if err != nil {
+		return err
+	}
+	log := newLogger()
+	defer func() { _ = log.Sync() }() // stderr cannot always be synced
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return site.Daemon{
+		Config: config, Build: version, Log: log,
+		Ready: func(url string) { fmt.Fprintln(out, "ready", url) },
+	}.Run(ctx)
+}
+
+// newLogger writes JSON to stderr, a line an event, with no sampling and no stack traces.
+func newLogger() *zap.Logger {
+	encoder := zap.NewProductionEncoderConfig()
+	encoder.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoder), zapcore.Lock(os.Stderr), zap.InfoLevel))
+}

@@ -1,0 +1,183 @@
+package rpc
+
+import (
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A parameter struct is bound by its fields' tags: `json:"name"` is a member that must be there, and
+// with ",omitempty" or ",omitzero" one that may be; `help` is its line in system.methodHelp. Nothing is
+// converted: a member of another type, an unknown one, and an optional string that is there and empty
+// are refused with their path.
+
+// field is one member of a parameter struct.
+type field struct {
+	name     string
+	help     string
+	optional bool
+	index    int
+	kind     reflect.Type
+}
+
+func fieldsOf(t reflect.Type) []field {
+	var all []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, optional := strings.Cut(f.Tag.Get("json"), ",")
+		all = append(all, field{name, f.Tag.Get("help"), optional && strings.HasPrefix(options, "omit"), i, f.Type})
+	}
+	return all
+}
+
+// bindStruct fills a parameter struct from the parameters of a call, which must be one struct.
+func bindStruct(params []any, into any) error {
+	if len(params) != 1 {
+		return invalid("params", "%d parameters; want one struct", len(params))
+	}
+	return bind(params[0], "params[0]", reflect.ValueOf(into).Elem())
+}
+
+func bind(tree any, path string, into reflect.Value) error {
+	if _, ok := into.Interface().(csr); ok {
+		return bindCSR(tree, path, into)
+	}
+	ok := false
+	switch into.Kind() {
+	case reflect.Struct:
+		var members map[string]any
+		if members, ok = tree.(map[string]any); ok {
+			return bindMembers(members, path, into)
+		}
+	case reflect.Slice:
+		var items []any
+		if items, ok = tree.([]any); ok {
+			return bindItems(items, path, into)
+		}
+	case reflect.String, reflect.Bool, reflect.Int:
+		if v := reflect.ValueOf(tree); v.IsValid() && v.Type() == into.Type() {
+			into.Set(v)
+			return nil
+		}
+	default:
+		panic("a parameter struct has a field of type " + into.Type().String())
+	}
+	return invalid(path, "want %s", wanted(into.Type()))
+}
+
+func bindMembers(members map[string]any, path string, into reflect.Value) error {
+	fields := fieldsOf(into.Type())
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if !slices.ContainsFunc(fields, func(f field) bool { return f.name == name }) {
+			return invalid(path+"."+memberName(name), "there is no such member; the members are %s", memberNames(fields))
+		}
+	}
+	for _, f := range fields {
+		v, there := members[f.name]
+		switch {
+		case !there && f.optional:
+			continue
+		case !there:
+			return invalid(path+"."+f.name, "is missing")
+		case v == "" && f.optional:
+			return invalid(path+"."+f.name, "is empty; leave it out instead")
+		}
+		if err := bind(v, path+"."+f.name, into.Field(f.index)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bindItems(items []any, path string, into reflect.Value) error {
+	if len(items) == 0 {
+		return nil // the same as leaving it out
+	}
+	list := reflect.MakeSlice(into.Type(), len(items), len(items))
+	for i, v := range items {
+		if err := bind(v, fmt.Sprintf("%s[%d]", path, i), list.Index(i)); err != nil {
+			return err
+		}
+	}
+	into.Set(list)
+	return nil
+}
+
+// csr is a PKCS #10 request in DER. On the wire it is PEM or DER, as bytes, or as a string that holds
+// PEM or base64 of DER.
+type csr []byte
+
+func bindCSR(tree any, path string, into reflect.Value) error {
+	var text []byte
+	isString := false
+	switch v := tree.(type) {
+	case []byte:
+		text = v
+	case string:
+		text, isString = []byte(v), true
+	default:
+		return invalid(path, "want %s", wanted(into.Type()))
+	}
+	der := text
+	switch {
+	case strings.HasPrefix(strings.TrimSpace(string(text)), "-----BEGIN"):
+		block, rest := pem.Decode(text)
+		if block == nil || strings.TrimSpace(string(rest)) != "" ||
+			block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST" {
+			return refuse("csr.malformed", "csr: want exactly one PEM block CERTIFICATE REQUEST")
+		}
+		der = block.Bytes
+	case isString:
+		var err error
+		if der, err = base64.StdEncoding.Strict().DecodeString(string(text)); err != nil {
+			return refuse("csr.malformed", "csr: want PEM, or base64 of DER")
+		}
+	}
+	if len(der) == 0 {
+		return refuse("csr.malformed", "csr: it is empty; leave it out to have the CA make the key")
+	}
+	into.SetBytes(der)
+	return nil
+}
+
+// wanted names a type as people write it.
+func wanted(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[csr]():
+		return "a CSR as PEM or base64"
+	case t.Kind() == reflect.Struct:
+		return "a struct"
+	case t.Kind() == reflect.Slice:
+		return "an array of strings"
+	case t.Kind() == reflect.Bool:
+		return "a boolean"
+	case t.Kind() == reflect.Int:
+		return "an int"
+	}
+	return "a string"
+}
+
+// memberName quotes what a stranger calls a member, if it is not a plain name.
+func memberName(s string) string {
+	if len(s) > 40 {
+		s = s[:40] + "..."
+	}
+	quoted := strconv.QuoteToASCII(s)
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") == "" && s != "" {
+		return s
+	}
+	return quoted
+}
+
+func memberNames(fields []field) string {
+	var names []string
+	for _, f := range fields {
+		names = append(names, f.name)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,120 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/ca/profile"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/rpc/xmlrpc"
+)
+
+// Numbers of the faults that do not come from a codec. The negative ones are those of the fault code
+// interoperability specification, which JSON-RPC 2.0 shares; the positive ones say that the call was
+// not looked at because of who made it.
+const (
+	codeNoMethod  = -32601
+	codeParams    = -32602
+	codeUnknown   = 4010 // the caller is not known, or not any more
+	codeTooMany   = 4290 // calls
+	codeMalformed = xmlrpc.CodeNotWellFormed
+	codeInvalid   = xmlrpc.CodeInvalid
+	codeInternal  = xmlrpc.CodeInternal
+)
+
+// fault is a call that was not understood, or not looked at. Word is its code in the log.
+type fault struct {
+	number int
+	word   string
+	text   string
+}
+
+func (f *fault) Error() string { return f.word + ": " + f.text }
+
+func invalid(path, format string, args ...any) error {
+	return &fault{codeParams, "params.invalid", path + ": " + fmt.Sprintf(format, args...)}
+}
+
+// refusal is a clear no of this package.
+type refusal struct{ code, reason string }
+
+func (r *refusal) Error() string { return r.code + ": " + r.reason }
+
+func refuse(code, format string, args ...any) error {
+	return &refusal{code, fmt.Sprintf(format, args...)}
+}
+
+// no is an error as it goes on the wire with ok=false.
+type no struct {
+	code   string
+	reason string
+	prior  string // request id of an earlier request that is the reason
+	failed bool   // not a decision but trouble: for the operators, and not recorded as refused
+}
+
+// explain is the one mapping from errors to answers. It gives nil for an error that nobody outside can
+// do anything about.
+//
+// What is unknown comes first: an error that says so may have a refusal in its chain as well, and
+// unknown is not no.
+func explain(err error) *no {
+	switch {
+	case errors.Is(err, signer.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return &no{code: "outcome.unknown", failed: true,
+			reason: "it is not known yet how this ended; ask again with the same request_id, nothing will be done twice"}
+	case errors.Is(err, signer.ErrUnreachable):
+		return &no{code: "keyroom.unreachable", failed: true,
+			reason: "the key room is not there, nothing was signed; ask again later with the same request_id"}
+	case errors.Is(err, signer.ErrStoreBehind):
+		return &no{code: "store.behind", failed: true,
+			reason: "nothing is signed, because the store is older than the key room: the operator of the CA must run chancery recover"}
+	case errors.Is(err, signer.ErrFork):
+		return &no{code: "store.fork", failed: true,
+			reason: "nothing is signed, because the store is not the one this key room follows: the operator of the CA must restore that one"}
+	}
+	return explainRefusal(err)
+}
+
+func explainRefusal(err error) *no {
+	var byCA *ca.Refusal
+	var byName *name.Refusal
+	var byProfile *profile.Refusal
+	var byRoom *signer.Refusal
+	var byUs *refusal
+	switch {
+	case errors.As(err, &byCA):
+		return &no{code: byCA.Code, reason: byCA.Reason, prior: byCA.Prior}
+	case errors.As(err, &byName):
+		return &no{code: byName.Code, reason: byName.Field + ": " + byName.Reason}
+	case errors.As(err, &byProfile):
+		return &no{code: byProfile.Code, reason: byProfile.Reason}
+	case errors.As(err, &byRoom):
+		return &no{code: "keyroom." + byRoom.Code, reason: "the key room refused: " + byRoom.Reason}
+	case errors.As(err, &byUs):
+		return &no{code: byUs.code, reason: byUs.reason}
+	}
+	return nil
+}
+
+const maxText = 1000
+
+// ascii escapes what is not printable ASCII, so that every client, terminal and log shows the same, and
+// cuts what is long.
+func ascii(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case b.Len() >= maxText:
+			return b.String() + "..."
+		case r >= ' ' && r <= '~':
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,101 @@
+package rpc
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+)
+
+// wish is what a call needs a grant for. What is left zero is not asked about.
+type wish struct {
+	method  string
+	purpose cert.Purpose
+	name    name.Name
+	sans    cert.SANs
+}
+
+// How far a grant goes along with a wish. The one that goes furthest is named in a refusal.
+const (
+	otherMethod = iota
+	otherPurpose
+	otherName
+	otherSAN
+	allowed
+)
+
+// allow gives the first grant that allows all of a wish, or the refusal.
+func (c *caller) allow(w wish) (rule string, err error) {
+	closest, why := -1, fmt.Sprintf("caller %s has no grants", c.name)
+	for _, g := range c.grants {
+		how, reason := g.judge(w)
+		if how == allowed {
+			return g.rule, nil
+		}
+		if how > closest {
+			closest, why = how, reason
+		}
+	}
+	return "", refuse("policy.denied", "%s; ask the operator of the CA for a grant, or ask for something else", why)
+}
+
+func (g grant) judge(w wish) (how int, reason string) {
+	if !slices.Contains(g.methods, w.method) {
+		return otherMethod, fmt.Sprintf("no rule allows %s; %s allows %s", w.method, g.rule, strings.Join(g.methods, ", "))
+	}
+	if w.purpose == "" {
+		return allowed, ""
+	}
+	if !slices.Contains(g.purposes, w.purpose) {
+		return otherPurpose, fmt.Sprintf("rule %s allows %s, but not for the purpose %s", g.rule, w.method, w.purpose)
+	}
+	if w.name.Key == "" {
+		return allowed, ""
+	}
+	if !g.matches(w.name.Key) {
+		return otherName, fmt.Sprintf("rule %s allows %s for the purpose %s, but not the name %q", g.rule, w.method, w.purpose, w.name.Text)
+	}
+	if bad := g.outside(w); bad != "" {
+		return otherSAN, fmt.Sprintf("rule %s allows %s for the purpose %s, but not %s", g.rule, w.method, w.purpose, bad)
+	}
+	return allowed, ""
+}
+
+func (g grant) matches(key string) bool {
+	return slices.ContainsFunc(g.names, func(pattern string) bool { return name.Match(pattern, key) })
+}
+
+func (g grant) inDomains(host string) bool {
+	return slices.ContainsFunc(g.domains, func(d string) bool { return name.InDomain(host, d) })
+}
+
+// outside names the first host name, mail address or IP address that the grant does not allow.
+func (g grant) outside(w wish) string {
+	hosts := w.sans.DNS
+	if w.purpose == cert.Server {
+		hosts = append([]string{w.name.Text}, hosts...)
+	}
+	for _, h := range hosts {
+		if !g.matches(h) || len(g.domains) > 0 && !g.inDomains(h) {
+			return fmt.Sprintf("the host name %q", h)
+		}
+	}
+	for _, m := range w.sans.Email {
+		if !g.inDomains(m[strings.LastIndexByte(m, '@')+1:]) {
+			return fmt.Sprintf("the mail address %q, which is in none of its domains", m)
+		}
+	}
+	for _, text := range w.sans.IP {
+		ip, err := netip.ParseAddr(text)
+		if err != nil || !slices.ContainsFunc(g.networks, func(n netip.Prefix) bool { return n.Contains(ip) }) {
+			return fmt.Sprintf("the address %q, which is in none of its networks", text)
+		}
+	}
+	if len(w.sans.URI) > 0 {
+		return "a URI"
+	}
+	return ""
+}

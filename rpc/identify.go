@@ -1,0 +1,49 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// identify tells who makes a request, or why that is a stranger. It is asked on every request, because a
+// connection outlives what was true when it was made: the certificate expires, or is revoked.
+func (s *Server) identify(ctx context.Context, r *http.Request) (rq *request, stranger string, err error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return nil, "caller.no_certificate", nil
+	}
+	chain := r.TLS.VerifiedChains[0]
+	leaf, now := chain[0], s.now()
+	switch {
+	case len(chain) != 2 || !chain[1].Equal(s.callersCA):
+		return nil, "caller.other_ca", nil
+	case now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) || now.After(chain[1].NotAfter):
+		return nil, "caller.expired", nil
+	case len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth || len(leaf.UnknownExtKeyUsage) > 0:
+		return nil, "caller.eku", nil
+	}
+	c := s.callers[leaf.Subject.CommonName]
+	if c == nil {
+		return nil, "caller.unknown", nil
+	}
+	found, err := s.store.Find(ctx, store.Query{Serial: cert.SerialOf(leaf.SerialNumber), Limit: 1})
+	switch {
+	case err != nil:
+		return nil, "", fmt.Errorf("looking the caller's certificate up: %w", err)
+	case len(found) == 0 || found[0].Purpose != cert.Caller || !bytes.Equal(found[0].DER, leaf.Raw):
+		return nil, "caller.not_in_books", nil
+	case found[0].State != store.StateLive:
+		return nil, "caller.revoked", nil
+	}
+	rq = &request{caller: c, who: audit.Actor{
+		Kind: audit.ByCaller, Name: c.name, Key: cert.SHA256(leaf.RawSubjectPublicKeyInfo), Peer: r.RemoteAddr,
+	}}
+	rq.mark, err = s.newMark()
+	return rq, "", err
+}

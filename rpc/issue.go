@@ -1,0 +1,134 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"fmt"
+	"strconv"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/store"
+)
+
+const issueMethod = store.IssueMethod
+
+const issueHelp = `Issue a certificate. Answers ok, a message, and details: code request_id log_index serial issuer
+not_before not_after fingerprint certificate chain pkcs12 password directory. With csr there is no
+pkcs12 and no password. A call with the same request_id and the same other members gets the same
+answer again, however the first one ended. Its one parameter is a struct:`
+
+type issueParams struct {
+	Purpose   string    `json:"purpose" help:"user, server or caller"`
+	CN        string    `json:"cn" help:"common name: a person, a host name, or a caller"`
+	RequestID string    `json:"request_id,omitempty" help:"chosen by you; makes a retry safe"`
+	SANs      cert.SANs `json:"sans,omitzero" help:"further names"`
+	CSR       csr       `json:"csr,omitempty" help:"to bring your own key; without it the CA makes one"`
+	KeyType   string    `json:"key_type,omitempty" help:"of the key that the CA makes: P-256, P-384, RSA-2048 or RSA-3072"`
+	ValidDays int       `json:"valid_days,omitempty" help:"days, 0 for the purpose's default"`
+	Plan      bool      `json:"plan,omitempty" help:"say what would happen and change nothing"`
+}
+
+func (p issueParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan} }
+
+func (s *Server) issue(ctx context.Context, rq *request, p issueParams) (answer, error) {
+	r, err := p.request()
+	if err != nil {
+		return answer{}, err
+	}
+	rule, err := rq.caller.allow(wish{issueMethod, r.Purpose, r.Name, r.SANs})
+	if err != nil {
+		return answer{}, err
+	}
+	if r.KeyType, err = p.keyType(); err != nil {
+		return answer{}, err
+	}
+	issued, err := s.authority.Issue(ctx, rq.asCall(rule), r)
+	if err != nil {
+		return answer{}, err
+	}
+	return p.answer(r, issued), nil
+}
+
+// request brings the names to their canonical form.
+func (p issueParams) request() (r ca.IssueRequest, err error) {
+	if r.Purpose, err = readPurpose(p.Purpose); err != nil {
+		return r, err
+	}
+	if r.Name, err = name.Canonical(r.Purpose, p.CN); err != nil {
+		return r, err
+	}
+	if r.SANs, err = name.CanonicalSANs(r.Purpose, r.Name, p.SANs); err != nil {
+		return r, err
+	}
+	r.CSR, r.ValidDays = p.CSR, p.ValidDays
+	return r, nil
+}
+
+func (p issueParams) keyType() (cert.KeyType, error) {
+	if p.KeyType == "" {
+		return "", nil
+	}
+	if len(p.CSR) > 0 {
+		return "", refuse("key.type", "the CSR brings its key; leave key_type out")
+	}
+	kind, err := cert.ParseKeyType(p.KeyType)
+	if err != nil {
+		return "", refuse("key.type", "%v", err)
+	}
+	return kind, nil
+}
+
+func readPurpose(text string) (cert.Purpose, error) {
+	p, err := cert.ParsePurpose(text)
+	if err != nil {
+		return "", refuse("purpose.unknown", "%v", err)
+	}
+	return p, nil
+}
+
+func (p issueParams) answer(r ca.IssueRequest, i *ca.Issued) answer {
+	detail := map[string]any{
+		"code": i.Code, "issuer": string(i.Issuer),
+		"not_before": i.NotBefore, "not_after": i.NotAfter, "directory": publication(i.Directory),
+	}
+	if p.Plan {
+		return answer{true, fmt.Sprintf("would issue a certificate for the %s %s by %s, valid until %s; ask without plan to get it",
+			r.Purpose, strconv.QuoteToASCII(r.Name.Text), i.Issuer, i.NotAfter.Format("2006-01-02")), detail}
+	}
+	detail["request_id"] = i.RequestID
+	detail["log_index"] = int(i.LogIndex)
+	detail["serial"] = string(i.Serial)
+	detail["fingerprint"] = string(i.Fingerprint)
+	detail["certificate"] = asPEM(i.Certificate)
+	detail["chain"] = asPEM(i.Chain...)
+	msg := fmt.Sprintf("certificate %s for the %s %s; ", i.Serial, r.Purpose, strconv.QuoteToASCII(r.Name.Text))
+	switch {
+	case len(i.PKCS12) > 0:
+		detail["pkcs12"] = i.PKCS12
+		detail["password"] = i.Password
+		msg += "hand over the PKCS#12, and its password by another way"
+	case i.Code == "issued.secrets_gone":
+		msg += "its key was handed over before and is not kept; if it is lost, revoke this certificate and issue another"
+	default:
+		msg += "install it with its chain"
+	}
+	if i.Directory.State == "pending" {
+		msg += "; the directory does not show it yet, ca.status tells when it does"
+	}
+	return answer{true, msg, detail}
+}
+
+func publication(p ca.Publication) map[string]any {
+	return map[string]any{"state": p.State, "entry": p.Entry}
+}
+
+func asPEM(ders ...[]byte) string {
+	var b bytes.Buffer
+	for _, der := range ders {
+		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	return b.String()
+}

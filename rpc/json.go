@@ -1,0 +1,217 @@
+package rpc
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/chancery-ca/chancery/rpc/xmlrpc"
+)
+
+// jsonWire is JSON-RPC 2.0: an answer is the object {"ok", "msg", "detail"}, bytes are base64 and times
+// RFC 3339. One call a body, with an id; nothing that two readers could understand in two ways.
+type jsonWire struct{}
+
+func (jsonWire) decode(body []byte) (call, *fault) {
+	tree, err := parseJSON(body)
+	if err != nil {
+		return call{}, err
+	}
+	object, ok := tree.(map[string]any)
+	if !ok {
+		return call{}, malformed("want one object; batches are not served")
+	}
+	var c call
+	if id, there := object["id"]; there { // first, so that whatever else is wrong is answered under it
+		if err := c.takeID(id); err != nil {
+			return c, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if err := c.take(name, object[name]); err != nil {
+			return c, err
+		}
+	}
+	switch {
+	case object["jsonrpc"] == nil:
+		return c, malformed("jsonrpc is missing; want \"2.0\"")
+	case c.method == "":
+		return c, malformed("method is missing")
+	case c.id == nil:
+		return c, malformed("id is missing; notifications are not served")
+	}
+	return c, nil
+}
+
+// take takes up one member of a call.
+func (c *call) take(name string, v any) *fault {
+	switch name {
+	case "jsonrpc":
+		if v != "2.0" {
+			return malformed("jsonrpc: want \"2.0\"")
+		}
+	case "method":
+		method, ok := v.(string)
+		if !ok || method == "" || len(method) > xmlrpc.MaxMethod {
+			return malformed("method: want a string of 1 to %d characters", xmlrpc.MaxMethod)
+		}
+		c.method = method
+	case "params":
+		switch v := v.(type) {
+		case []any:
+			c.params = v
+		case map[string]any:
+			c.params = []any{v}
+		default:
+			return malformed("params: want an object, or an array with one")
+		}
+	case "id":
+	default:
+		return malformed("there is no member %s; the members are jsonrpc, method, params and id", memberName(name))
+	}
+	return nil
+}
+
+const maxID = 256 // bytes
+
+func (c *call) takeID(v any) *fault {
+	switch v.(type) {
+	case string, int, json.Number, nil:
+	default:
+		return malformed("id: want a string, a number or null")
+	}
+	id, err := json.Marshal(v)
+	if err != nil || len(id) > maxID {
+		return malformed("id: want at most %d bytes", maxID)
+	}
+	c.id = id
+	return nil
+}
+
+func (jsonWire) encode(c call, value any) ([]byte, error) {
+	if a, ok := value.(answer); ok {
+		value = map[string]any{"ok": a.ok, "msg": a.msg, "detail": a.detail}
+	}
+	return writeJSON(map[string]any{"jsonrpc": "2.0", "id": c.rawID(), "result": value})
+}
+
+func (jsonWire) encodeFault(c call, f *fault) []byte {
+	out, err := writeJSON(map[string]any{
+		"jsonrpc": "2.0", "id": c.rawID(), "error": map[string]any{"code": f.number, "message": ascii(f.text)},
+	})
+	if err != nil {
+		panic("a fault is a number and ASCII: " + err.Error())
+	}
+	return out
+}
+
+func (c call) rawID() json.RawMessage {
+	if c.id == nil {
+		return json.RawMessage("null")
+	}
+	return json.RawMessage(c.id)
+}
+
+func writeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}
+
+func malformed(format string, args ...any) *fault {
+	return &fault{codeInvalid, "malformed", fmt.Sprintf(format, args...)}
+}
+
+// parseJSON reads one JSON text (RFC 8259) into the same kind of tree that XML-RPC gives: bool, string,
+// int, []any and map[string]any. Numbers that are no int of 32 bits stay json.Number, and fit nowhere
+// but in an id; null is nil, likewise.
+func parseJSON(body []byte) (any, *fault) {
+	if !utf8.Valid(body) {
+		return nil, &fault{xmlrpc.CodeCharacter, "malformed", "the body is not UTF-8"}
+	}
+	// Whether the text as a whole is JSON is decided before any of it is used.
+	if !json.Valid(body) {
+		return nil, &fault{codeMalformed, "malformed", "the body is not one JSON text"}
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.UseNumber()
+	return readValue(dec, 0)
+}
+
+func readValue(dec *json.Decoder, depth int) (any, *fault) {
+	token, err := dec.Token()
+	if err != nil {
+		return nil, &fault{codeMalformed, "malformed", "the body is not one JSON text"}
+	}
+	switch v := token.(type) {
+	case json.Delim:
+		// The object around a call and its array of parameters are not yet depth.
+		if depth == xmlrpc.MaxDepth+2 {
+			return nil, malformed("nested deeper than %d", xmlrpc.MaxDepth)
+		}
+		if v == '{' {
+			return readObject(dec, depth+1)
+		}
+		return readArray(dec, depth+1)
+	case string:
+		return v, checkString(v)
+	case json.Number:
+		n, err := strconv.ParseInt(v.String(), 10, 32)
+		if err != nil {
+			return v, nil
+		}
+		return int(n), nil
+	}
+	return token, nil
+}
+
+func readObject(dec *json.Decoder, depth int) (any, *fault) {
+	object := make(map[string]any)
+	for dec.More() {
+		key, f := readValue(dec, depth)
+		if f != nil {
+			return nil, f
+		}
+		name, _ := key.(string)
+		if _, twice := object[name]; twice {
+			return nil, malformed("the member %s is there twice", memberName(name))
+		}
+		if len(object) == xmlrpc.MaxMembers {
+			return nil, malformed("an object with more than %d members", xmlrpc.MaxMembers)
+		}
+		if object[name], f = readValue(dec, depth); f != nil {
+			return nil, f
+		}
+	}
+	_, _ = dec.Token() // the brace: the text is known to be whole
+	return object, nil
+}
+
+func readArray(dec *json.Decoder, depth int) (any, *fault) {
+	list := []any{}
+	for dec.More() {
+		v, f := readValue(dec, depth)
+		if f != nil {
+			return nil, f
+		}
+		list = append(list, v)
+	}
+	_, _ = dec.Token() // the bracket
+	return list, nil
+}
+
+// checkString refuses what encoding/json repairs: half a surrogate pair becomes U+FFFD, and two different
+// texts would be one.
+func checkString(s string) *fault {
+	if strings.ContainsRune(s, utf8.RuneError) {
+		return &fault{xmlrpc.CodeCharacter, "malformed", "a string with half a character in it"}
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package rpc
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// row is one method: what is said of it, and what it does. call gives an answer, or for the system
+// methods a plain value.
+type row struct {
+	name      string
+	help      string
+	signature []string // XML-RPC types, that of the result first
+	call      func(ctx context.Context, rq *request, params []any) (any, error)
+}
+
+// answer is what every ca method says: whether it was done, what to do next, and the details.
+type answer struct {
+	ok     bool
+	msg    string
+	detail map[string]any
+}
+
+// about is what a parameter struct says of the call as such, as the caller wrote it.
+type about struct {
+	requestID string
+	purpose   string
+	cn        string
+	plan      bool
+}
+
+type params interface{ about() about }
+
+// request is one call of a known caller.
+type request struct {
+	caller *caller
+	who    audit.Actor
+	method string
+	id     string // the caller's request id; "" if it gave none
+	mark   string // the request id, or one made for this call
+	body   string // SHA-256 of what is asked, lower-case hex
+	about  about
+}
+
+// method makes the row of a ca method: parameters are bound, the call is named, and the answer gets
+// what every answer has.
+func method[P params](s *Server, name, help string, handle func(context.Context, *request, P) (answer, error)) row {
+	call := func(ctx context.Context, rq *request, list []any) (any, error) {
+		var p P
+		if err := bindStruct(list, &p); err != nil {
+			return nil, err
+		}
+		rq.about = p.about()
+		if err := rq.identify(p); err != nil {
+			return nil, err
+		}
+		a, err := handle(ctx, rq, p)
+		if err != nil {
+			return nil, err
+		}
+		if a.detail["request_id"] == nil {
+			a.detail["request_id"] = rq.mark
+		}
+		if rq.about.plan {
+			return s.planned(ctx, rq, a)
+		}
+		return a, nil
+	}
+	return row{name, help + describe(reflect.TypeFor[P](), "  "), []string{"array", "struct"}, call}
+}
+
+// describe writes a line for each member of a parameter struct.
+func describe(t reflect.Type, indent string) string {
+	var b strings.Builder
+	for _, f := range fieldsOf(t) {
+		need := "required"
+		if f.optional {
+			need = "optional"
+		}
+		fmt.Fprintf(&b, "\n%s%s (%s, %s)", indent, f.name, wanted(f.kind), need)
+		if f.help != "" {
+			b.WriteString(": " + f.help)
+		}
+		if f.kind.Kind() == reflect.Struct {
+			b.WriteString(describe(f.kind, indent+"  "))
+		}
+	}
+	return b.String()
+}
+
+const maxRequestID = 128
+
+// identify takes up the caller's request id and hashes what is asked: the members that are there, apart
+// from request_id and plan, as they were understood, so that it is the same for both codecs.
+func (rq *request) identify(p any) error {
+	if id := rq.about.requestID; id != "" {
+		if len(id) > maxRequestID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") != "" {
+			return refuse("request_id.malformed", "want 1 to %d of the characters A-Z a-z 0-9 . _ : -", maxRequestID)
+		}
+		rq.id, rq.mark = id, id
+	}
+	var members map[string]json.RawMessage
+	text, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encoding the request: %w", err)
+	}
+	if err := json.Unmarshal(text, &members); err != nil {
+		return fmt.Errorf("encoding the request: %w", err)
+	}
+	delete(members, "request_id")
+	delete(members, "plan")
+	text, err = json.Marshal(map[string]any{"method": rq.method, "params": members})
+	if err != nil {
+		return fmt.Errorf("encoding the request: %w", err)
+	}
+	rq.body = cert.SHA256(text)
+	return nil
+}
+
+// asCall is the request as ca wants it.
+func (rq *request) asCall(rule string) ca.Call {
+	return ca.Call{Who: rq.who, Rule: rule, RequestID: rq.id, BodySHA256: rq.body, Plan: rq.about.plan}
+}
+
+// planned enters a call that only asked.
+func (s *Server) planned(ctx context.Context, rq *request, a answer) (answer, error) {
+	code, _ := a.detail["code"].(string)
+	entry, err := s.store.Update(ctx, rq.who, func(*store.Tx) (audit.Event, error) {
+		return &audit.RequestPlanned{Method: rq.method, RequestID: rq.mark, BodySHA256: rq.body, Code: code, Effect: ascii(a.msg)}, nil
+	})
+	if err != nil {
+		return a, fmt.Errorf("entering the plan: %w", err)
+	}
+	a.detail["request_id"] = rq.mark
+	a.detail["log_index"] = int(entry.Index)
+	return a, nil
+}
+
+// perform runs one call and turns whatever came of it into what goes on the wire: an answer, a plain
+// value, or a fault.
+func (s *Server) perform(ctx context.Context, rq *request, params []any) (any, *fault) {
+	row, ok := s.methods[rq.method]
+	if !ok {
+		return nil, s.misunderstood(ctx, rq, &fault{codeNoMethod, "method.unknown", "there is no such method; system.listMethods tells which there are"})
+	}
+	value, err := row.call(ctx, rq, params)
+	if err == nil {
+		if a, ok := value.(answer); ok {
+			a.msg = ascii(a.msg)
+			value = a
+		}
+		return value, nil
+	}
+	if f, ok := err.(*fault); ok {
+		return nil, s.misunderstood(ctx, rq, f)
+	}
+	return s.declined(ctx, rq, err)
+}
+
+// declined answers a call that ended in an error.
+func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fault) {
+	n := explain(err)
+	if n == nil {
+		return nil, s.broken(rq, err)
+	}
+	detail := map[string]any{"code": n.code, "request_id": rq.mark}
+	if n.prior != "" {
+		detail["prior_request_id"] = n.prior
+	}
+	if n.failed {
+		s.log.Error("a call failed", zapCall(rq, err)...)
+	} else {
+		index, err := s.refused(ctx, rq, n.code, n.reason)
+		if err != nil {
+			return nil, s.broken(rq, err)
+		}
+		detail["log_index"] = int(index)
+	}
+	return answer{false, ascii(n.reason), detail}, nil
+}
+
+// misunderstood enters a call that was no proper one, and gives the fault to answer with.
+func (s *Server) misunderstood(ctx context.Context, rq *request, f *fault) *fault {
+	if _, err := s.refused(ctx, rq, f.word, f.text); err != nil {
+		return s.broken(rq, err)
+	}
+	return f
+}
+
+// broken is for what nobody outside can do anything about: a reference there, the whole of it here.
+func (s *Server) broken(rq *request, err error) *fault {
+	s.log.Error("internal error", zapCall(rq, err)...)
+	return &fault{codeInternal, "internal", "internal error; the operator of the CA finds it in the service's journal under " + rq.mark}
+}
+
+// refused enters a refusal of a known caller.
+func (s *Server) refused(ctx context.Context, rq *request, code, reason string) (int64, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
+	defer cancel()
+	entry, err := s.store.Update(ctx, rq.who, func(*store.Tx) (audit.Event, error) {
+		return &audit.RequestRefused{
+			Method: quoted(rq.method), RequestID: rq.mark, BodySHA256: rq.body,
+			Purpose: quoted(rq.about.purpose), CN: quoted(rq.about.cn), Code: code, Reason: ascii(reason),
+		}, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("entering the refusal %s: %w", code, err)
+	}
+	return entry.Index, nil
+}
+
+const maxQuoted = 80
+
+// quoted is what a caller wrote, safe to show and cut.
+func quoted(s string) string {
+	if len(s) > maxQuoted {
+		return ascii(strings.ToValidUTF8(s[:maxQuoted], "")) + "..."
+	}
+	return ascii(s)
+}
+
+// newMark makes a name for a call, for the answer, the log and the journal.
+func (s *Server) newMark() (string, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(s.rand, b[:]); err != nil {
+		return "", fmt.Errorf("drawing a name for the call: %w", err)
+	}
+	return "call-" + hex.EncodeToString(b[:]), nil
+}

@@ -1,0 +1,94 @@
+package rpc
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// table is every method that there is.
+func (s *Server) table() map[string]row {
+	rows := []row{
+		method(s, issueMethod, issueHelp, s.issue),
+		method(s, revokeMethod, revokeHelp, s.revoke),
+		method(s, statusMethod, statusHelp, s.status),
+		method(s, chainMethod, chainHelp, s.chain),
+		{"system.listMethods", "List the methods.", []string{"array"}, s.listMethods},
+		{"system.methodSignature", "Give the types of a method's result and parameters.", []string{"array", "string"}, s.methodSignature},
+		{"system.methodHelp", "Describe a method.", []string{"string", "string"}, s.methodHelp},
+		{"system.getCapabilities", "Name the specifications that are kept to.", []string{"struct"}, getCapabilities},
+	}
+	table := make(map[string]row, len(rows))
+	for _, r := range rows {
+		table[r.name] = r
+	}
+	return table
+}
+
+// granted lists the methods that need a grant.
+func (s *Server) granted() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.methods)), func(m string) bool { return strings.HasPrefix(m, "system.") })
+}
+
+func (s *Server) listMethods(_ context.Context, _ *request, params []any) (any, error) {
+	if len(params) != 0 {
+		return nil, invalid("params", "want none")
+	}
+	list := []any{}
+	for _, m := range slices.Sorted(maps.Keys(s.methods)) {
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// named finds the method that a system method asks about.
+func (s *Server) named(params []any) (row, error) {
+	if len(params) != 1 {
+		return row{}, invalid("params", "%d parameters; want the name of a method", len(params))
+	}
+	name, ok := params[0].(string)
+	if !ok {
+		return row{}, invalid("params[0]", "want a string")
+	}
+	r, ok := s.methods[name]
+	if !ok {
+		return row{}, invalid("params[0]", "there is no such method; system.listMethods tells which there are")
+	}
+	return r, nil
+}
+
+func (s *Server) methodSignature(_ context.Context, _ *request, params []any) (any, error) {
+	r, err := s.named(params)
+	if err != nil {
+		return nil, err
+	}
+	types := []any{}
+	for _, t := range r.signature {
+		types = append(types, t)
+	}
+	return []any{types}, nil
+}
+
+func (s *Server) methodHelp(_ context.Context, _ *request, params []any) (any, error) {
+	r, err := s.named(params)
+	if err != nil {
+		return nil, err
+	}
+	return r.help, nil
+}
+
+func getCapabilities(_ context.Context, _ *request, params []any) (any, error) {
+	if len(params) != 0 {
+		return nil, invalid("params", "want none")
+	}
+	spec := func(url string, version int) map[string]any {
+		return map[string]any{"specUrl": url, "specVersion": version}
+	}
+	return map[string]any{
+		"xmlrpc":         spec("http://xmlrpc.com/spec.md", 1),
+		"json-rpc":       spec("https://www.jsonrpc.org/specification", 2),
+		"introspection":  spec("http://xmlrpc-c.sourceforge.net/introspection.html", 1),
+		"faults_interop": spec("http://xmlrpc-epi.sourceforge.net/specs/rfc.fault_codes.php", 20010516),
+	}, nil
+}

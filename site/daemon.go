@@ -1,0 +1,173 @@
+package site
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/rpc"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// The daemon's own rhythm.
+const (
+	recoverEvery = 10 * time.Second
+	sweepEvery   = time.Hour // of the directory
+)
+
+// Daemon is the service: it answers the RPC, pays what is owed, and settles what a crash left open.
+type Daemon struct {
+	Config Config
+	Build  string
+	Log    *zap.Logger
+	// Ready is called once, when calls are answered at this URL.
+	Ready func(url string)
+}
+
+// Run serves until ctx ends and returns nil then, or the first error that the service cannot live with.
+func (d Daemon) Run(ctx context.Context) error {
+	p, err := open(ctx, d.Config, d.Log)
+	if err != nil {
+		return err
+	}
+	err = d.run(ctx, p)
+	return errors.Join(err, p.close())
+}
+
+func (d Daemon) run(ctx context.Context, p *parts) error {
+	if err := d.begin(ctx, p); err != nil {
+		return err
+	}
+	server, err := d.server(p)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", d.Config.Listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tasks := []func(context.Context) error{
+		func(ctx context.Context) error { return server.Serve(ctx, listener) },
+		p.lists.Run,
+		func(ctx context.Context) error { return d.keepRecovering(ctx, p) },
+	}
+	if p.directory != nil {
+		tasks = append(tasks, p.directory.Run, func(ctx context.Context) error { return d.keepSweeping(ctx, p) })
+	}
+	ended := make(chan error, len(tasks))
+	for _, task := range tasks {
+		go func() { ended <- task(ctx) }()
+	}
+	d.Log.Info("ready", zap.String("listen", listener.Addr().String()), zap.String("build", d.Build))
+	d.Ready("https://" + d.Config.host() + "/RPC2")
+	// One task that ends takes the others with it.
+	var failed error
+	for range tasks {
+		failed = errors.Join(failed, <-ended)
+		cancel()
+	}
+	return errors.Join(failed, d.note(context.WithoutCancel(ctx), p, &audit.ServiceStopped{}))
+}
+
+// begin makes the service fit to answer: it shows the key room the whole log, so that an old copy of
+// either is found before the first call, settles what the last process left open, and says on the log
+// that it started.
+func (d Daemon) begin(ctx context.Context, p *parts) error {
+	if err := p.store.FreeLeases(ctx); err != nil {
+		return err
+	}
+	if _, err := p.signer.Checkpoint(ctx); err != nil {
+		return fmt.Errorf("bringing the key room up to the end of the log: %w", err)
+	}
+	settled, err := p.authority.Recover(ctx, time.Now().AddDate(1, 0, 0))
+	if err != nil {
+		return fmt.Errorf("settling what was open: %w", err)
+	}
+	if settled > 0 {
+		d.Log.Info("settled open intents", zap.Int("count", settled))
+	}
+	return d.note(ctx, p, &audit.ServiceStarted{Build: d.Build, ConfigSHA256: d.Config.SHA256, Room: p.signer.RoomState()})
+}
+
+func (d Daemon) note(ctx context.Context, p *parts, e audit.Event) error {
+	_, err := p.store.Update(ctx, audit.Actor{Kind: audit.ByDaemon}, func(*store.Tx) (audit.Event, error) { return e, nil })
+	if err != nil {
+		return fmt.Errorf("entering %s: %w", e.Type(), err)
+	}
+	return nil
+}
+
+func (d Daemon) server(p *parts) (*rpc.Server, error) {
+	own, err := tls.LoadX509KeyPair(d.Config.secret(serverCertFile), d.Config.secret(serverKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
+	}
+	chain, err := p.authority.Chain(cert.Caller)
+	if err != nil {
+		return nil, err
+	}
+	callers, err := x509.ParseCertificate(chain.Certificates[0])
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate of the callers' CA: %w", err)
+	}
+	return rpc.New(rpc.Options{
+		Authority: p.authority, Store: p.store, Config: rpc.Config{Callers: d.Config.Callers}, CallersCA: callers,
+		TLSCertificate: func() tls.Certificate { return own },
+		MinTLS12:       d.Config.TLS12,
+		Log:            d.Log, Now: time.Now, Rand: rand.Reader,
+	})
+}
+
+// keepRecovering settles intents whose deadline has passed and forgets secrets whose time is over.
+func (d Daemon) keepRecovering(ctx context.Context, p *parts) error {
+	return every(ctx, recoverEvery, func() {
+		if _, err := p.authority.Recover(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			d.Log.Error("an intent is still open", zap.String("code", "issue.open"), zap.Error(err))
+		}
+		if _, err := p.authority.ForgetSecrets(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Error("old secrets are not deleted", zap.String("code", "issue.secrets"), zap.Error(err))
+		}
+	})
+}
+
+// keepSweeping repairs what drifted in the directory.
+func (d Daemon) keepSweeping(ctx context.Context, p *parts) error {
+	return every(ctx, sweepEvery, func() {
+		if _, err := p.directory.Sweep(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Error("the directory is not swept", zap.String("code", "directory.sweep"), zap.Error(err))
+		}
+	})
+}
+
+func every(ctx context.Context, interval time.Duration, do func()) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			do()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// host is where callers reach the RPC: the address it listens at, or this machine's if that is all.
+func (c Config) host() string {
+	host, port, _ := net.SplitHostPort(c.Listen)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,155 @@
+package site
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/crl"
+	"github.com/chancery-ca/chancery/crl/gitrepo"
+	"github.com/chancery-ca/chancery/ldapsync"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// parts are what both the daemon and init work with: the store, the line to the key room, and the three
+// pieces of work on top of them.
+type parts struct {
+	config    Config
+	log       *zap.Logger
+	lock      *os.File
+	store     *store.Store
+	signer    *signer.Client
+	authority *ca.Authority
+	lists     *crl.Loop
+	directory *ldapsync.Loop // nil without a directory
+	ldif      *ldapsync.LDIF
+}
+
+// open opens an installation whose key room is running. Missing state is an error.
+func open(ctx context.Context, c Config, log *zap.Logger) (*parts, error) {
+	lock, err := lockState(c.State)
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.Open(ctx, c.storePath(), time.Now)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	p := &parts{config: c, log: log, lock: lock, store: s}
+	if err := p.wire(ctx); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+func (p *parts) wire(ctx context.Context) error {
+	var err error
+	if p.signer, err = signer.Dial(ctx, p.config.KeyRoom, p.store); err != nil {
+		return err
+	}
+	if err := p.knownRoom(); err != nil {
+		return err
+	}
+	if err := p.openDirectory(); err != nil {
+		return err
+	}
+	o := ca.Options{Store: p.store, Signer: p.signer, Rand: rand.Reader}
+	if p.ldif != nil {
+		o.Directory = finder{p.ldif}
+	}
+	if p.authority, err = ca.New(o); err != nil {
+		return err
+	}
+	publisher, err := p.config.publisher(p.signer.Hello().Origin)
+	if err != nil {
+		return err
+	}
+	p.lists, err = crl.New(crl.Options{Store: p.store, Signer: p.signer, Publisher: publisher, Log: p.log})
+	return err
+}
+
+// knownRoom compares the room's log key with the one that the installation pinned.
+func (p *parts) knownRoom() error {
+	pinned, err := os.ReadFile(p.config.trusted("log.pub"))
+	if err != nil {
+		return fmt.Errorf("reading the log's key: %w", err)
+	}
+	if key := p.signer.Hello().LogKey; strings.TrimSpace(string(pinned)) != key {
+		return fmt.Errorf("the key room signs the log with %s, and %s pins another key: this is not the key room of this installation", key, p.config.trusted("log.pub"))
+	}
+	return nil
+}
+
+func (p *parts) openDirectory() error {
+	d := p.config.Directory
+	if d == nil {
+		return nil
+	}
+	var err error
+	if p.ldif, err = ldapsync.OpenLDIF(d.URL, d.Create, d.Base); err != nil {
+		return err
+	}
+	p.directory = &ldapsync.Loop{Store: p.store, Directory: p.ldif, Log: p.log, Now: time.Now}
+	return nil
+}
+
+// finder asks the directory in the terms of package ca.
+type finder struct{ directory ldapsync.Directory }
+
+func (f finder) Find(ctx context.Context, purpose cert.Purpose, n name.Name) (string, error) {
+	entry, err := f.directory.Find(ctx, purpose, n)
+	switch {
+	case errors.Is(err, ldapsync.ErrNoEntry):
+		return "", ca.ErrNoEntry
+	case errors.Is(err, ldapsync.ErrManyEntries):
+		return "", ca.ErrManyEntries
+	}
+	return entry, err
+}
+
+// publisher signs commits with the service's own SSH key.
+func (c *Config) publisher(origin string) (*gitrepo.Publisher, error) {
+	text, err := os.ReadFile(c.secret(gitKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading the key that signs commits: %w", err)
+	}
+	key, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key that signs commits, %s: %w", c.secret(gitKeyFile), err)
+	}
+	remote, err := gitrepo.OpenLocal(c.Git.Repository, c.Git.Branch)
+	if err != nil {
+		return nil, err
+	}
+	return &gitrepo.Publisher{
+		Remote: remote, Folder: c.Git.Folder, Signer: key,
+		AuthorName: "Chancery", AuthorEmail: authorEmail(origin), Now: time.Now,
+	}, nil
+}
+
+func authorEmail(origin string) string {
+	host, _, _ := strings.Cut(origin, "/")
+	return "chancery@" + host
+}
+
+func (p *parts) close() error {
+	if p.signer != nil {
+		p.signer.Close()
+	}
+	var err error
+	if p.ldif != nil {
+		err = p.ldif.Close()
+	}
+	return errors.Join(err, p.store.Close(), p.lock.Close())
+}
