@@ -29,7 +29,7 @@ test: deps lint
 	CGO_ENABLED=1 go test -count=1 -race -timeout 20m ./...
 
 demo: build
-	./scripts/demo
+	go run ./scripts/demo -bin bin -dir demo
 
 bench: build
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./bench

@@ -22,8 +22,8 @@ type IssueRequest struct {
 type Issued struct {
 	Code        string // "issued", "issued.secrets_gone" or "plan.issue"
 	RequestID   string
-	LogIndex    int64 // of the intent
-	Serial      cert.Serial
+	LogIndex    int64       // of the intent
+	Serial      cert.Serial // in a plan that of an earlier call with the same id, if there was one
 	Issuer      cert.Issuer
 	NotBefore   time.Time
 	NotAfter    time.Time
@@ -36,7 +36,7 @@ type Issued struct {
 }
 
 // Publication says where a certificate stands with the directory. State is "published", "pending",
-// or "none" if its purpose is not published.
+// "removed" if it was revoked, or "none" if it is not for the directory.
 type Publication struct {
 	State string
 	Entry string

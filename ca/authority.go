@@ -5,9 +5,9 @@
 // reserves serial and request id on the log, asks the room over its wire, and enters what came of it.
 // Who may ask for what is decided above it; what it is handed as a caller is believed.
 //
-// Errors keep three things apart. A *Refusal is a clear no, with nothing done. signer.ErrUnknown in the
-// chain means that the outcome is not known, and the same request id finds it out. Anything else
-// failed.
+// Errors keep three things apart. A *Refusal, of this package, of ca/profile or of ca/signer, is a clear
+// no, with nothing done. signer.ErrUnknown in the chain means that something was done or may have been,
+// and the same request id finds it out. Anything else failed with nothing done.
 package ca
 
 import (
@@ -55,6 +55,21 @@ func refuse(code, format string, args ...any) *Refusal {
 	return &Refusal{Code: code, Reason: fmt.Sprintf(format, args...)}
 }
 
+// unsettled is an error after which nobody may say that nothing was done. To errors.Is it is
+// signer.ErrUnknown.
+type unsettled struct{ err error }
+
+func (u unsettled) Error() string        { return "something may have been done: " + u.err.Error() }
+func (u unsettled) Unwrap() error        { return u.err }
+func (u unsettled) Is(target error) bool { return target == signer.ErrUnknown }
+
+func unknown(err error) error {
+	if err == nil {
+		return nil
+	}
+	return unsettled{err}
+}
+
 // Call is who asks, and under which id.
 type Call struct {
 	Who        audit.Actor
@@ -62,6 +77,8 @@ type Call struct {
 	RequestID  string // of the caller; empty: one is made
 	BodySHA256 string // of the decoded request without its id, lower-case hex
 	Plan       bool   // say what would happen and change nothing
+
+	unnamed bool // RequestID was made, not given
 }
 
 // The bounded waits of a call for the world. What is not there by then is owed, and the answer says so.

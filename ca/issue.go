@@ -35,13 +35,18 @@ func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 		return nil, err
 	}
 	defer land()
-	if issued, err := a.issuedBefore(ctx, call); issued != nil || err != nil {
-		return issued, err
+	if request, found, err := a.earlier(ctx, call, store.IssueMethod); err != nil {
+		return nil, err
+	} else if found {
+		// What an earlier call may have done is not undone by what goes wrong in this one.
+		if issued, err := a.issuedBefore(ctx, call, request.Serial); issued != nil || err != nil {
+			return issued, unknown(err)
+		}
 	}
 	return a.issue(ctx, call, r)
 }
 
-// nameRequest gives a call without a request id one that no caller can have chosen before.
+// nameRequest gives a call without a request id one that nobody can have used before.
 func (a *Authority) nameRequest(call *Call) error {
 	if call.RequestID != "" {
 		return nil
@@ -50,7 +55,7 @@ func (a *Authority) nameRequest(call *Call) error {
 	if _, err := io.ReadFull(a.rand, b[:]); err != nil {
 		return fmt.Errorf("drawing a request id: %w", err)
 	}
-	call.RequestID = "auto-" + hex.EncodeToString(b[:])
+	call.RequestID, call.unnamed = "auto-"+hex.EncodeToString(b[:]), true
 	return nil
 }
 
@@ -78,18 +83,15 @@ func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 	// From here the serial is spent, whether or not the key room answers, and the caller's patience
 	// decides nothing any more.
 	ctx = context.WithoutCancel(ctx)
-	der, err := a.sign(ctx, d, entry)
+	c, debt, err := a.sign(ctx, call.Who, d, entry)
 	if err != nil {
 		return nil, err
-	}
-	c, debt, err := a.complete(ctx, call.Who, d.row.Serial, der)
-	if err != nil {
-		return nil, fmt.Errorf("%w: entering certificate %s: %w", signer.ErrUnknown, d.row.Serial, err)
 	}
 	if debt != nil {
 		a.await(ctx, publishWait, *debt)
 	}
-	return a.answerIssue(ctx, call, c, d.secrets, "issued")
+	issued, err := a.answerIssue(ctx, call, c, d.secrets, "issued")
+	return issued, unknown(err)
 }
 
 // draft decides everything about the certificate and makes its key, with nothing durable yet.
@@ -233,7 +235,7 @@ func checkCSR(r IssueRequest) (*x509.CertificateRequest, error) {
 // reserve enters the intent. Serial, TBS and request id are spent when it returns without an error.
 func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Entry, error) {
 	return a.store.Update(ctx, call.Who, func(tx *store.Tx) (audit.Event, error) {
-		if err := notRepeated(tx, call, d.row); err != nil {
+		if err := notRepeated(tx.Find, tx.Now(), call, d.row); err != nil {
 			return nil, err
 		}
 		row := d.row
@@ -257,11 +259,11 @@ func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Ent
 
 // notRepeated refuses a second identical issue that names no request: it is more likely a retry by a
 // caller who does not know that ids make retries safe than a wish for two certificates.
-func notRepeated(tx *store.Tx, call Call, row store.Certificate) error {
-	if !generatedID(call.RequestID) {
+func notRepeated(find func(store.Query) ([]store.Certificate, error), now time.Time, call Call, row store.Certificate) error {
+	if !call.unnamed {
 		return nil
 	}
-	same, err := tx.Find(store.Query{
+	same, err := find(store.Query{
 		Caller: row.Caller, Purpose: row.Purpose, Key: row.Key,
 		States: []store.State{store.StateOpen, store.StateLive},
 	})
@@ -269,7 +271,7 @@ func notRepeated(tx *store.Tx, call Call, row store.Certificate) error {
 		return err
 	}
 	for _, c := range same {
-		recent := c.NotBefore.Add(profile.Backdate + repeatWindow).After(tx.Now())
+		recent := c.NotBefore.Add(profile.Backdate + repeatWindow).After(now)
 		if c.BodySHA256 == row.BodySHA256 && recent {
 			r := refuse("request.repeated", "the same request was made less than %d minutes ago; to get its answer again, or a second certificate, give a request_id", int(repeatWindow.Minutes()))
 			r.Prior = c.RequestID
@@ -279,27 +281,41 @@ func notRepeated(tx *store.Tx, call Call, row store.Certificate) error {
 	return nil
 }
 
-func generatedID(id string) bool { return len(id) > 5 && id[:5] == "auto-" }
-
-// sign asks the key room for the certificate of an intent, DER, and checks that it is the one announced.
-func (a *Authority) sign(ctx context.Context, d *draft, entry audit.Entry) ([]byte, error) {
+// sign asks the key room for the certificate of an intent, checks that it is the one announced, and
+// enters it.
+func (a *Authority) sign(ctx context.Context, who audit.Actor, d *draft, entry audit.Entry) (store.Certificate, *store.Debt, error) {
 	der, err := a.signer.SignCert(ctx, entry, d.csr)
 	var refusal *signer.Refusal
 	if errors.As(err, &refusal) {
-		// A room that refused has not signed. The serial is voided so that it stays that way, and the
-		// request id is free for the next try.
-		if _, err := a.settle(ctx, audit.Actor{Kind: audit.ByDaemon}, d.row.Serial, entry.Index, refusal.Code); err != nil {
-			return nil, fmt.Errorf("the key room refused (%w), and the serial is not voided yet: %w", refusal, err)
-		}
-		return nil, refusal
+		c, err := a.refused(ctx, d.row.Serial, entry.Index, refusal)
+		return c, nil, err
 	}
 	if err != nil {
-		return nil, err
+		return store.Certificate{}, nil, err
 	}
 	if err := sameTBS(der, d.row.TBSSHA256); err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", d.row.Serial, err)
+		return store.Certificate{}, nil, unknown(fmt.Errorf("certificate %s: %w", d.row.Serial, err))
 	}
-	return der, nil
+	c, debt, err := a.complete(ctx, who, d.row.Serial, der)
+	if err != nil {
+		return c, nil, unknown(fmt.Errorf("entering certificate %s: %w", d.row.Serial, err))
+	}
+	return c, debt, nil
+}
+
+// refused ends an intent that the key room refused to sign. The serial is voided so that it stays that
+// way, and the request id is free for the next try. The certificate is returned only if the room turns
+// out to have signed it.
+func (a *Authority) refused(ctx context.Context, serial cert.Serial, intent int64, refusal *signer.Refusal) (store.Certificate, error) {
+	c, err := a.settle(ctx, audit.Actor{Kind: audit.ByDaemon}, serial, intent, refusal.Code)
+	switch {
+	case err != nil:
+		// The no stands, whatever is wrong now; the intent is left to Recover.
+		return c, fmt.Errorf("%w (serial %s is not voided yet: %v)", refusal, serial, err)
+	case c.State == store.StateAbandoned:
+		return c, refusal
+	}
+	return c, nil
 }
 
 // sameTBS checks that a signed certificate is byte for byte the one that was announced.
@@ -387,24 +403,32 @@ func (a *Authority) answerIssue(ctx context.Context, call Call, c store.Certific
 		}, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: entering that the answer leaves: %w", signer.ErrUnknown, err)
+		return nil, fmt.Errorf("entering that the answer leaves: %w", err)
 	}
 	return issued, nil
 }
 
-// planIssue says what Issue would do.
+// planIssue says what Issue would do. A request id that was used for the same request would get its
+// certificate again, and so the plan names that one.
 func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
-	i := a.issuers[r.Purpose]
-	if i == nil {
-		return nil, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(r.Purpose))
+	request, found, err := a.earlier(ctx, call, store.IssueMethod)
+	if err != nil {
+		return nil, err
 	}
 	d, err := a.draft(ctx, call, r)
 	if err != nil {
 		return nil, err
 	}
+	find := func(q store.Query) ([]store.Certificate, error) { return a.store.Find(ctx, q) }
+	if err := notRepeated(find, a.store.Now(), call, d.row); err != nil {
+		return nil, err
+	}
 	issued := &Issued{
-		Code: "plan.issue", RequestID: call.RequestID, Issuer: i.id,
+		Code: "plan.issue", RequestID: call.RequestID, Serial: request.Serial, Issuer: d.issuer.id,
 		NotBefore: d.row.NotBefore, NotAfter: d.row.NotAfter, Directory: Publication{State: "none", Entry: d.row.Entry},
+	}
+	if found {
+		issued.LogIndex = request.Index
 	}
 	if a.published(r.Purpose) {
 		issued.Directory.State = "pending"

@@ -50,14 +50,10 @@ func (a *Authority) tryTakeOff(caller, requestID string) (land func(), other *fl
 	}, nil
 }
 
-// issuedBefore answers a request id that the caller has used: with the same answer, or a refusal if it
-// was another request. It gives nil if nothing came of the earlier call.
-func (a *Authority) issuedBefore(ctx context.Context, call Call) (*Issued, error) {
-	request, found, err := a.earlier(ctx, call, store.IssueMethod)
-	if err != nil || !found {
-		return nil, err
-	}
-	c, err := a.certificate(ctx, request.Serial)
+// issuedBefore gives the answer of an earlier call with the same id, which spent this serial, again. It
+// gives nil if nothing came of that call.
+func (a *Authority) issuedBefore(ctx context.Context, call Call, serial cert.Serial) (*Issued, error) {
+	c, err := a.certificate(ctx, serial)
 	if err != nil {
 		return nil, err
 	}
@@ -89,9 +85,9 @@ func (a *Authority) earlier(ctx context.Context, call Call, method string) (stor
 func (a *Authority) redeliver(ctx context.Context, call Call, c store.Certificate) (*Issued, error) {
 	if c.Sealed == nil {
 		code := "issued"
-		if request, err := a.madeByCA(ctx, c); err != nil {
+		if made, err := a.madeByCA(ctx, c); err != nil {
 			return nil, err
-		} else if request {
+		} else if made {
 			code = "issued.secrets_gone"
 		}
 		return a.answerIssue(ctx, call, c, nil, code)

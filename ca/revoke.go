@@ -2,7 +2,9 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -28,18 +30,23 @@ func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Re
 	if request, found, err := a.earlier(ctx, call, RevokeMethod); err != nil {
 		return nil, err
 	} else if found {
-		return a.revokedBefore(ctx, call, request)
+		answer, err := a.revokedBefore(ctx, call, request)
+		return answer, unknown(err)
 	}
 	w := &revocation{published: a.published, call: call, request: r}
 	if call.Plan {
 		return a.planRevoke(ctx, w)
 	}
 	entry, err := a.store.Update(ctx, call.Who, w.change)
-	if err != nil {
+	if errors.Is(err, store.ErrBroken) {
+		return nil, unknown(err)
+	} else if err != nil {
 		return nil, err
 	}
-	a.await(context.WithoutCancel(ctx), revokeWait, w.debts...)
-	return a.answerRevoke(ctx, call, "revoked", entry.Index, w.hit)
+	ctx = context.WithoutCancel(ctx) // what is durable is answered, however long the caller stays
+	a.await(ctx, revokeWait, w.debts...)
+	answer, err := a.answerRevoke(ctx, call, entry.Index, w.hit)
+	return answer, unknown(err)
 }
 
 // revocation is one revoke under way.
@@ -133,12 +140,9 @@ func (w *revocation) add(c store.Certificate) {
 	if c.State == store.StateOpen {
 		return
 	}
-	for _, issuer := range w.issuers {
-		if issuer == c.Issuer {
-			return
-		}
+	if !slices.Contains(w.issuers, c.Issuer) {
+		w.issuers = append(w.issuers, c.Issuer)
 	}
-	w.issuers = append(w.issuers, c.Issuer)
 }
 
 func (w *revocation) candidates(find func(store.Query) ([]store.Certificate, error)) ([]store.Certificate, error) {
@@ -165,7 +169,7 @@ func (w *revocation) candidates(find func(store.Query) ([]store.Certificate, err
 func cannotRevoke(c store.Certificate, reason cert.Reason, now time.Time) *Refusal {
 	revoked := c.State == store.StateRevoked || c.RevokeAsked
 	switch {
-	case revoked && (c.Reason == reason || !c.Reason.CanBecome(reason)):
+	case revoked && (c.Reason == reason || !c.Reason.CanBecome(reason) || now.After(c.NotAfter)):
 		return refuse("already.revoked", "certificate %s was revoked at %s (%s)", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
 	case c.State == store.StateLive && now.After(c.NotAfter):
 		return refuse("certificate.expired", "certificate %s expired at %s; nothing trusts it any more", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
@@ -201,21 +205,31 @@ func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.
 		if err != nil {
 			return nil, err
 		}
-		hit = append(hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: true})
+		hit = append(hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: c.State == store.StateOpen})
 	}
-	return a.answerRevoke(ctx, call, "revoked", request.Index, hit)
+	return a.answerRevoke(ctx, call, request.Index, hit)
 }
 
-func (a *Authority) answerRevoke(ctx context.Context, call Call, code string, index int64, hit []RevokedCertificate) (*Revoked, error) {
-	answer := &Revoked{Code: code, RequestID: call.RequestID, LogIndex: index, Revoked: hit}
-	seen := make(map[cert.Issuer]bool)
+// answerRevoke says which lists are concerned and where they stand.
+func (a *Authority) answerRevoke(ctx context.Context, call Call, index int64, hit []RevokedCertificate) (*Revoked, error) {
+	answer := &Revoked{Code: "revoked", RequestID: call.RequestID, LogIndex: index, Revoked: hit}
+	if call.Plan {
+		answer.Code = "plan.revoke"
+	}
+	var issuers []cert.Issuer
+	missing := make(map[cert.Issuer]bool) // a revocation that no list is owed for yet
 	for _, c := range hit {
 		i := a.issuers[c.Purpose]
-		if i == nil || seen[i.id] {
+		if i == nil {
 			continue
 		}
-		seen[i.id] = true
-		state, err := a.listState(ctx, i.id)
+		if !slices.Contains(issuers, i.id) {
+			issuers = append(issuers, i.id)
+		}
+		missing[i.id] = missing[i.id] || c.Pending || call.Plan
+	}
+	for _, issuer := range issuers {
+		state, err := a.listState(ctx, issuer, missing[issuer])
 		if err != nil {
 			return nil, err
 		}
@@ -230,5 +244,5 @@ func (a *Authority) planRevoke(ctx context.Context, w *revocation) (*Revoked, er
 	if _, err := w.selection(find, a.store.Now()); err != nil {
 		return nil, err
 	}
-	return a.answerRevoke(ctx, w.call, "plan.revoke", 0, w.hit)
+	return a.answerRevoke(ctx, w.call, 0, w.hit)
 }

@@ -51,7 +51,7 @@ func (a *Authority) status(ctx context.Context, c store.Certificate) (Certificat
 		return s, err
 	}
 	if c.State == store.StateRevoked {
-		state, err := a.listState(ctx, c.Issuer)
+		state, err := a.listState(ctx, c.Issuer, false)
 		if err != nil {
 			return s, err
 		}
@@ -63,7 +63,7 @@ func (a *Authority) status(ctx context.Context, c store.Certificate) (Certificat
 // publication tells whether the directory is known to show what the books say of the certificate's
 // name.
 func (a *Authority) publication(ctx context.Context, c store.Certificate) (Publication, error) {
-	if !a.published(c.Purpose) {
+	if !a.published(c.Purpose) || c.State == store.StateAbandoned {
 		return Publication{State: "none"}, nil
 	}
 	_, owed, err := a.store.Owed(ctx, store.Directory, debtKey(c.Purpose, c.Key))
@@ -73,25 +73,29 @@ func (a *Authority) publication(ctx context.Context, c store.Certificate) (Publi
 	if owed || c.State == store.StateOpen {
 		return Publication{State: "pending", Entry: c.Entry}, nil
 	}
+	if c.State == store.StateRevoked {
+		return Publication{State: "removed", Entry: c.Entry}, nil
+	}
 	return Publication{State: "published", Entry: c.Entry}, nil
 }
 
-// listState tells whether the list in git is known to hold every revocation in the books. While it is
-// pending, Number is the one that the next list will have at the least.
-func (a *Authority) listState(ctx context.Context, issuer cert.Issuer) (ListState, error) {
-	s := ListState{Issuer: issuer, State: "pending"}
-	_, owed, err := a.store.Owed(ctx, store.CRL, string(issuer))
+// listState tells whether the list in git is known to hold every revocation in the books, and, if one is
+// missing that nothing is owed for yet, that it does not. While it is pending, Number is the one that
+// the list in git will have at the least.
+func (a *Authority) listState(ctx context.Context, issuer cert.Issuer, missing bool) (ListState, error) {
+	debt, owed, err := a.store.Owed(ctx, store.CRL, string(issuer))
 	if err != nil {
-		return s, err
+		return ListState{}, err
 	}
 	list, found, err := a.store.List(ctx, issuer)
-	if err != nil || !found {
-		return s, err
+	if err != nil {
+		return ListState{}, err
 	}
-	if !owed {
+	if found && !owed && !missing && list.PublishedNumber != "" {
 		return ListState{Issuer: issuer, Number: list.PublishedNumber, State: "published", Commit: list.PublishedCommit}, nil
 	}
-	if n, ok := new(big.Int).SetString(list.Number, 10); ok {
+	s := ListState{Issuer: issuer, State: "pending", Number: list.Number}
+	if n, ok := new(big.Int).SetString(list.Number, 10); ok && (missing || debt.Generation > list.Signed) {
 		s.Number = n.Add(n, big.NewInt(1)).String()
 	}
 	return s, nil

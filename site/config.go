@@ -173,6 +173,17 @@ func (c *Config) check() error {
 	return nil
 }
 
-func (c *Config) storePath() string          { return filepath.Join(c.State, "store.db") }
 func (c *Config) secret(name string) string  { return filepath.Join(c.Secrets, name) }
 func (c *Config) trusted(name string) string { return filepath.Join(c.Trust, name) }
+
+// LogKey is the verifier key of the log that the installation pins.
+func (c *Config) LogKey() (string, error) {
+	text, err := os.ReadFile(c.trusted("log.pub"))
+	if err != nil {
+		return "", fmt.Errorf("reading the log's key: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// StorePath is the database.
+func (c *Config) StorePath() string { return filepath.Join(c.State, "store.db") }

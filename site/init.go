@@ -234,7 +234,7 @@ func (i Init) firstIssues(ctx context.Context, config Config, own ownNames) erro
 		return err
 	}
 	who := audit.Actor{Kind: audit.ByCeremony, Name: "init"}
-	s, err := store.Create(ctx, config.storePath(), time.Now, who, events)
+	s, err := store.Create(ctx, config.StorePath(), time.Now, who, events)
 	if err != nil {
 		return err
 	}

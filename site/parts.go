@@ -42,7 +42,7 @@ func open(ctx context.Context, c Config, log *zap.Logger) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.Open(ctx, c.storePath(), time.Now)
+	s, err := store.Open(ctx, c.StorePath(), time.Now)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -81,11 +81,11 @@ func (p *parts) wire(ctx context.Context) error {
 
 // knownRoom compares the room's log key with the one that the installation pinned.
 func (p *parts) knownRoom() error {
-	pinned, err := os.ReadFile(p.config.trusted("log.pub"))
+	pinned, err := p.config.LogKey()
 	if err != nil {
-		return fmt.Errorf("reading the log's key: %w", err)
+		return err
 	}
-	if key := p.signer.Hello().LogKey; strings.TrimSpace(string(pinned)) != key {
+	if key := p.signer.Hello().LogKey; pinned != key {
 		return fmt.Errorf("the key room signs the log with %s, and %s pins another key: this is not the key room of this installation", key, p.config.trusted("log.pub"))
 	}
 	return nil

@@ -32,7 +32,7 @@ func Recover(ctx context.Context, c Config) (Recovered, error) {
 		return Recovered{}, err
 	}
 	defer lock.Close()
-	s, err := store.Open(ctx, c.storePath(), time.Now)
+	s, err := store.Open(ctx, c.StorePath(), time.Now)
 	if err != nil {
 		return Recovered{}, err
 	}

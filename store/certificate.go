@@ -68,7 +68,7 @@ type Query struct {
 	RequestID string
 	States    []State
 	Limit     int
-	After     cert.Serial // only what was announced after this certificate
+	After     cert.Serial // only what was announced after this certificate; nothing if it is unknown
 }
 
 // Find gives the certificates that q selects.

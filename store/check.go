@@ -52,7 +52,8 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 }
 
 // DropSealed forgets the sealed secrets of every certificate whose intent is older than before, in the
-// database and in the WAL, and tells how many that were.
+// database and in the WAL, and tells how many that were. If somebody reads from the WAL for long, the
+// secrets are gone from the books but not from the file, which is an error: call again later.
 func (s *Store) DropSealed(ctx context.Context, before time.Time) (int, error) {
 	const atOnce = 1000 // bounds how long other changes wait
 	dropped := 0

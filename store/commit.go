@@ -49,17 +49,16 @@ func (s *Store) Update(ctx context.Context, who audit.Actor, change func(*Tx) (a
 // job is one change on its way through the writer.
 type job struct {
 	change func(*Tx) error
-	scrub  bool // empty the WAL after the commit: it still holds what change deleted
+	scrub  bool // empty the WAL afterwards: it still holds what this change or an earlier one deleted
 
-	ctx     context.Context
-	claimed atomic.Bool   // by the writer, which then runs it, or by its owner, who gave up
+	claimed atomic.Bool   // by the writer, which then runs it, or by its owner, who has given up
 	done    chan struct{} // closed when err is final
 	err     error
 }
 
 // run brings a job through the queue and waits for its outcome.
 func (s *Store) run(ctx context.Context, j *job) error {
-	j.ctx, j.done = ctx, make(chan struct{})
+	j.done = make(chan struct{})
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -110,7 +109,7 @@ func (s *Store) writer() {
 func (s *Store) gather(first *job) []*job {
 	var jobs []*job
 	for next := first; ; {
-		if next.ctx.Err() == nil && next.claimed.CompareAndSwap(false, true) {
+		if next.claimed.CompareAndSwap(false, true) {
 			jobs = append(jobs, next)
 		}
 		if len(jobs) == maxBatch {
@@ -134,6 +133,9 @@ func (s *Store) serve(jobs []*job) {
 	for _, j := range jobs {
 		if err != nil {
 			j.err = err
+		}
+		if j.scrub && j.err == nil {
+			j.err = s.engine.truncateWAL(scrubWait)
 		}
 		close(j.done)
 	}
@@ -169,11 +171,6 @@ func (s *Store) batch(jobs []*job) error {
 	s.commits.Add(1)
 	s.setTree(b.tree)
 	s.debts.tell(b.owed, b.paid)
-	for _, j := range jobs {
-		if j.scrub && j.err == nil {
-			j.err = s.engine.truncateWAL()
-		}
-	}
 	return nil
 }
 
@@ -297,7 +294,7 @@ func (s *Store) reconcile(b *batch, failure error) error {
 	if err := s.reopen(); err != nil {
 		return fmt.Errorf("%w: %w", failure, err)
 	}
-	kept := s.engine.truncateWAL()
+	kept := s.engine.truncateWAL(busyWait)
 	tree, err := loadTree(context.Background(), s.engine.write)
 	switch {
 	case err == nil && tree.Size() == b.start:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,7 +53,17 @@ func TestPayingAnOldGenerationDoesNotDeleteTheNewOne(t *testing.T) {
 	clock.advance(time.Second)
 	second := owe(t, s, Directory, "user/alice")
 	lease(t, s, 0) // two visits of one place at once could overwrite each other
+	waiting, stop := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer stop()
+	outcome := make(chan error, 1)
+	go func() { outcome <- s.AwaitPaid(waiting, second) }()
+	time.Sleep(20 * time.Millisecond)
+	<-s.Wake(Directory)
 	pay(t, s, visit)
+	if err := <-outcome; !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("the second change was reported as paid: %v", err)
+	}
+	<-s.Wake(Directory) // it is due
 	left := owed(t, s)
 	if len(left) != 1 || left[0].Generation != second.Generation {
 		t.Fatalf("left is %+v", left)
@@ -135,9 +146,11 @@ func TestPostponeAndPark(t *testing.T) {
 	clock.advance(time.Hour)
 	visit := lease(t, s, 2)[0]
 	owe(t, s, Directory, visit.Key)
+	<-s.Wake(Directory)
 	if err := s.Postpone(ctx, visit, s.Now().Add(time.Hour), "directory is down"); err != nil {
 		t.Fatal(err)
 	}
+	<-s.Wake(Directory)
 	if got := lease(t, s, 1)[0]; got.Key != visit.Key { // a change during the visit does not wait
 		t.Fatalf("%+v", got)
 	}
@@ -217,7 +230,8 @@ func TestDropSealedLeavesNoByteBehind(t *testing.T) {
 	s, clock := newStore(t)
 	ctx := context.Background()
 	old, young := certificate(1), certificate(2)
-	old.Sealed, young.Sealed = []byte("sealed-long-ago"), []byte("sealed-just-now")
+	padding := strings.Repeat("x", 9000) // onto pages of its own
+	old.Sealed, young.Sealed = []byte(padding+"sealed-long-ago"), []byte(padding+"sealed-just-now")
 	mustUpdate(t, s, reserve(old))
 	clock.advance(time.Hour)
 	mustUpdate(t, s, reserve(young))
@@ -241,6 +255,36 @@ func TestDropSealedLeavesNoByteBehind(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	verify(t, s)
+}
+
+func TestDropSealedWhileSomebodyReads(t *testing.T) {
+	s, clock := newStore(t)
+	ctx := context.Background()
+	c := certificate(1)
+	c.Sealed = []byte("sealed-long-ago")
+	mustUpdate(t, s, reserve(c))
+	clock.advance(time.Hour)
+	reader, err := s.engine.readDB.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := reader.QueryRow("SELECT count(*) FROM leaf").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if n, err := s.DropSealed(ctx, s.Now()); err == nil {
+		t.Fatalf("%d dropped while the WAL is read", n)
+	}
+	if took := time.Since(begin); took > busyWait/2 {
+		t.Fatalf("every change waited for %v", took)
+	}
+	if err := reader.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.DropSealed(ctx, s.Now()); err != nil || inFiles(t, s, "sealed-long-ago") {
+		t.Fatal("the secret is still in the files", err)
+	}
 }
 
 // inFiles looks for bytes in the database and its WAL, from another process: closing a descriptor here

@@ -38,7 +38,7 @@ func (e *engine) migrate(ctx context.Context, steps []migration, fresh bool) err
 			return fmt.Errorf("preparing a new database: %w", err)
 		}
 	}
-	done, err := e.migrated(ctx, steps)
+	done, err := migrated(ctx, e.write, steps)
 	if err != nil {
 		return err
 	}
@@ -51,25 +51,21 @@ func (e *engine) migrate(ctx context.Context, steps []migration, fresh bool) err
 }
 
 // migrated counts the steps that the database has had, and compares each with the pinned one.
-func (e *engine) migrated(ctx context.Context, steps []migration) (int, error) {
-	var tables int
-	err := e.conn.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'migration'").Scan(&tables)
+func migrated(ctx context.Context, st *statements, steps []migration) (int, error) {
+	tables, done := 0, 0
+	err := st.rows(ctx, func(rows *sql.Rows) error { return rows.Scan(&tables) },
+		"SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'migration'")
 	if err != nil {
 		return 0, fmt.Errorf("reading the schema: %w", err)
 	}
 	if tables == 0 {
 		return 0, fmt.Errorf("%w: the database has no migration table, so it is not a store", ErrSchema)
 	}
-	rows, err := e.conn.QueryContext(ctx, "SELECT version, file, sha256 FROM migration ORDER BY version")
-	if err != nil {
-		return 0, fmt.Errorf("reading the schema: %w", err)
-	}
-	done := 0
-	err = drain(rows, func(rows *sql.Rows) error {
+	err = st.rows(ctx, func(rows *sql.Rows) error {
 		var version int
 		var file, digest string
 		if err := rows.Scan(&version, &file, &digest); err != nil {
-			return fmt.Errorf("reading the schema: %w", err)
+			return err
 		}
 		done++
 		if version > len(steps) {
@@ -79,8 +75,11 @@ func (e *engine) migrated(ctx context.Context, steps []migration) (int, error) {
 			return fmt.Errorf("%w: step %d (%s) has SHA-256 %s in the database, %s in this build", ErrSchema, version, file, digest, want.sha256)
 		}
 		return nil
-	})
-	return done, err
+	}, "SELECT version, file, sha256 FROM migration ORDER BY version")
+	if err != nil {
+		return 0, fmt.Errorf("reading the schema: %w", err)
+	}
+	return done, nil
 }
 
 func (e *engine) step(ctx context.Context, version int, m migration) error {

@@ -148,6 +148,50 @@ func TestSchemaIsPinned(t *testing.T) {
 	}
 }
 
+func TestReadersCannotWrite(t *testing.T) {
+	s, _ := newStore(t)
+	for _, text := range []string{"DELETE FROM leaf", "CREATE TABLE more (x)", "PRAGMA user_version = 7"} {
+		if _, err := s.engine.readDB.Exec(text); err == nil {
+			t.Errorf("%s was done", text)
+		}
+	}
+	verify(t, s)
+}
+
+func TestOpenReader(t *testing.T) {
+	ctx := context.Background()
+	if _, err := OpenReader(ctx, filepath.Join(t.TempDir(), "none.db"), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	s := closedStore(t, 5)
+	r, err := OpenReader(ctx, s.path, s.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify(t, r)
+	if _, err := r.Update(ctx, who, stopped); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
+	if _, err := r.engine.readDB.Exec("DELETE FROM leaf"); err == nil {
+		t.Fatal("it writes")
+	}
+	if err := errors.Join(r.Close(), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	python(t, s.path, "UPDATE node SET hash = zeroblob(32) WHERE position = (SELECT max(position) FROM node)")
+	if r, err = OpenReader(ctx, s.path, s.now); err != nil {
+		t.Fatal(err)
+	}
+	findings, err := r.Check(ctx)
+	if err != nil || len(findings) == 0 || r.Close() != nil {
+		t.Fatal("a damaged log is not noticed", findings, err)
+	}
+	python(t, s.path, "INSERT INTO migration VALUES (2, 'later', 'abc')")
+	if _, err := OpenReader(ctx, s.path, s.now); !errors.Is(err, ErrSchema) {
+		t.Fatal(err)
+	}
+}
+
 func TestEngineFloor(t *testing.T) {
 	for version, want := range map[string]bool{
 		"3.51.3": true, "3.51.10": true, "3.52.0": true, "4.0.0": true, "3.53.4": true,

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 	_ "modernc.org/sqlite" // the engine
@@ -22,6 +23,10 @@ const (
 	readers     = 4
 	// A WAL that grew behind a slow reader is cut back to this many octets.
 	walLimit = 16 << 20
+	// How long a lock of another process is waited for, and how long a reader when only secrets are to
+	// be scrubbed: that can be done next time.
+	busyWait  = 10 * time.Second
+	scrubWait = 200 * time.Millisecond
 )
 
 // engine is an open SQLite database: the connection of the writer and a pool that can only read.
@@ -46,12 +51,13 @@ func dsn(path, mode string, pragmas ...string) (string, error) {
 
 // openEngine opens the connections. The tables may not be there yet.
 func openEngine(ctx context.Context, path string) (*engine, error) {
-	writer, err := dsn(path, "rw", "busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
+	busy := fmt.Sprintf("busy_timeout(%d)", busyWait.Milliseconds())
+	writer, err := dsn(path, "rw", busy, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
 		"secure_delete(1)", "trusted_schema(0)", "cell_size_check(1)", "journal_size_limit("+strconv.Itoa(walLimit)+")")
 	if err != nil {
 		return nil, err
 	}
-	reader, err := dsn(path, "ro", "busy_timeout(10000)", "query_only(1)", "trusted_schema(0)", "cell_size_check(1)")
+	reader, err := dsn(path, "ro", busy, "query_only(1)", "trusted_schema(0)", "cell_size_check(1)")
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +66,17 @@ func openEngine(ctx context.Context, path string) (*engine, error) {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
+}
+
+// openReadEngine opens connections that only read. They may touch the WAL's index, as every reader
+// does.
+func openReadEngine(path string) (*engine, error) {
+	reader, err := dsn(path, "rw", fmt.Sprintf("busy_timeout(%d)", busyWait.Milliseconds()), "query_only(1)", "trusted_schema(0)", "cell_size_check(1)")
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{}
+	return e, e.openReaders(reader)
 }
 
 func (e *engine) open(ctx context.Context, writer, reader string) error {
@@ -75,6 +92,11 @@ func (e *engine) open(ctx context.Context, writer, reader string) error {
 		return err
 	}
 	e.write = newStatements(e.conn.PrepareContext)
+	return e.openReaders(reader)
+}
+
+func (e *engine) openReaders(reader string) error {
+	var err error
 	if e.readDB, err = sql.Open("sqlite", reader); err != nil {
 		return fmt.Errorf("opening the database for reading: %w", err)
 	}
@@ -155,17 +177,26 @@ func (e *engine) begin() error    { return e.do("BEGIN IMMEDIATE") }
 func (e *engine) commit() error   { return e.do("COMMIT") }
 func (e *engine) rollback() error { return e.do("ROLLBACK") }
 
-// truncateWAL copies the WAL into the database, syncs both and empties the WAL.
-func (e *engine) truncateWAL() error {
+// truncateWAL copies the WAL into the database, syncs both and empties the WAL. It waits so long for
+// those who are reading from it, and with it does every change.
+func (e *engine) truncateWAL(wait time.Duration) error {
+	if err := e.setBusyWait(wait); err != nil {
+		return err
+	}
 	var busy, inLog, copied int
 	err := e.conn.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &inLog, &copied)
-	if err != nil {
+	if err == nil && busy != 0 {
+		err = errors.New("another connection is reading from it")
+	}
+	if err = errors.Join(err, e.setBusyWait(busyWait)); err != nil {
 		return fmt.Errorf("emptying the WAL: %w", err)
 	}
-	if busy != 0 {
-		return errors.New("emptying the WAL: another connection is reading from it")
-	}
 	return nil
+}
+
+func (e *engine) setBusyWait(wait time.Duration) error {
+	_, err := e.conn.ExecContext(context.Background(), "PRAGMA busy_timeout = "+strconv.FormatInt(wait.Milliseconds(), 10))
+	return err
 }
 
 // insertLeaves appends leaves and the nodes that they complete, in one statement each.

@@ -51,6 +51,8 @@ type Store struct {
 	path    string
 	commits atomic.Int64
 
+	readOnly bool // OpenReader made it: there is no writer
+
 	queue   chan *job
 	closing chan struct{} // closed by Close: start no further batch
 	stopped chan struct{} // closed by the writer: nothing runs any more
@@ -178,12 +180,52 @@ func open(ctx context.Context, path string, now func() time.Time, fresh bool) (*
 	return s, nil
 }
 
+// OpenReader opens a database to read it and to check it, also one that Open refuses because the log in
+// it is damaged. Every change is refused with ErrClosed, and the head stays the one that the log had.
+func OpenReader(ctx context.Context, path string, now func() time.Time) (*Store, error) {
+	s, err := openReader(ctx, path, now)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func openReader(ctx context.Context, path string, now func() time.Time) (*Store, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	e, err := openReadEngine(path)
+	if err != nil {
+		return nil, err
+	}
+	size, err := func() (int64, error) {
+		if done, err := migrated(ctx, e.read, sqliteMigrations); err != nil || done < len(sqliteMigrations) {
+			return 0, errors.Join(ErrSchema, err)
+		}
+		return logSize(ctx, e.read)
+	}()
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	h := &head{size: size}
+	if tree, err := edgeTree(ctx, e.read, size); err == nil {
+		h.root = tree.Root() // otherwise it agrees with nothing, and Check says why
+	}
+	s := &Store{now: now, path: path, engine: e, closing: make(chan struct{}), stopped: make(chan struct{}), readOnly: true}
+	s.head.Store(h)
+	close(s.closing)
+	close(s.stopped)
+	return s, nil
+}
+
 // Close waits for the batch in work, answers everybody who still waits with ErrClosed, and closes the
 // database.
 func (s *Store) Close() error {
 	var err error
 	s.once.Do(func() {
-		close(s.closing)
+		if !s.readOnly {
+			close(s.closing)
+		}
 		<-s.stopped
 		s.mu.Lock()
 		defer s.mu.Unlock()

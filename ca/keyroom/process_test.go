@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,13 +79,15 @@ func (p *process) run(wrap ...string) signer.Hello {
 		p.Fatal(err)
 	}
 	go func() { exited <- cmd.Wait() }()
+	p.cmd, p.stderr, p.exited = cmd, stderr, exited
 	p.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if cmd.ProcessState == nil {
+		select {
+		case <-exited:
+		default:
+			_ = syscall.Kill(roomOf(cmd), syscall.SIGKILL)
 			<-exited
 		}
 	})
-	p.cmd, p.stderr, p.exited = cmd, stderr, exited
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		r, err := signer.DialReader(p.Context(), p.config.Socket)
 		if err == nil {
@@ -94,6 +97,23 @@ func (p *process) run(wrap ...string) signer.Hello {
 		if time.Now().After(deadline) || !errors.Is(err, signer.ErrUnreachable) {
 			p.Fatalf("the key room does not answer: %v\n%s", err, stderr)
 		}
+	}
+}
+
+// roomOf is the process id of the room: strace, which keeps signals to itself, has it as its only child.
+func roomOf(cmd *exec.Cmd) int {
+	pid := cmd.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if child, err2 := strconv.Atoi(strings.TrimSpace(string(children))); err == nil && err2 == nil {
+		return child
+	}
+	return pid
+}
+
+func (p *process) terminate() {
+	p.Helper()
+	if err := syscall.Kill(roomOf(p.cmd), syscall.SIGTERM); err != nil {
+		p.Fatal(err)
 	}
 }
 
@@ -131,11 +151,10 @@ func TestSyncBeforeReply(t *testing.T) {
 	if _, err := client.SignCert(t.Context(), audit.Entry{Index: index}, w.csr); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	p.terminate()
+	if code := p.end(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, p.stderr)
 	}
-	// strace passes the signal on only as its own death; the room ends with it, or is ended here.
-	p.end()
 	text, err := os.ReadFile(trace)
 	if err != nil {
 		t.Fatal(err)
@@ -176,9 +195,7 @@ func TestSyncFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	client.Close()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	p.terminate()
 	if code := p.end(); code != 0 {
 		t.Fatalf("SIGTERM: exit code %d\n%s", code, p.stderr)
 	}
@@ -253,9 +270,7 @@ func TestProcess(t *testing.T) {
 		}
 	}
 	mode("keyroom/socket", 0o600)
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	p.terminate()
 	if code := p.end(); code != 0 {
 		t.Errorf("exit code %d on SIGTERM:\n%s", code, p.stderr)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"math/big"
 	"net/netip"
@@ -307,6 +308,16 @@ func TestRefusedAuthorities(t *testing.T) {
 	if _, err := IssuerCert(rand.Reader, a.root, rootKey, good, public, now.AddDate(21, 0, 0)); code(err) != "validity.issuer" {
 		t.Errorf("an issuing CA under an expired root: %v", err)
 	}
+	if _, err := IssuerCert(rand.Reader, a.root, rootKey, good, public, a.root.NotBefore.Add(-time.Second)); code(err) != "validity.issuer" {
+		t.Errorf("an issuing CA under a root that is not valid yet: %v", err)
+	}
+	early, err := IssuerCert(rand.Reader, a.root, rootKey, good, public, now.Add(-Backdate/2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if start := parse(t, early).NotBefore; !start.Equal(a.root.NotBefore) {
+		t.Errorf("an issuing CA made early begins on %s, the root on %s", start, a.root.NotBefore)
+	}
 	late, err := IssuerCert(rand.Reader, a.root, rootKey, good, public, now.AddDate(15, 0, 0))
 	if err != nil {
 		t.Fatal(err)
@@ -328,6 +339,16 @@ func TestRefusedIssuers(t *testing.T) {
 	}
 	if _, _, err := rootBuilder.Precertificate(a.request(t, cert.Server, leaf.PublicKey)); code(err) != "purpose.issuer" {
 		t.Errorf("a leaf under the root: %v", err)
+	}
+	for name, change := range map[string]func(*x509.Certificate){
+		"no key identifier":             func(c *x509.Certificate) { c.SubjectKeyId = nil },
+		"an unknown critical extension": func(c *x509.Certificate) { c.UnhandledCriticalExtensions = []asn1.ObjectIdentifier{{1, 2, 3}} },
+	} {
+		issuer := *a.issuer
+		change(&issuer)
+		if _, err := NewBuilder(&issuer, rand.Reader); err == nil {
+			t.Errorf("an issuer with %s", name)
+		}
 	}
 	for name, change := range map[string]func(*x509.Certificate){
 		"constraints of another form":   func(c *x509.Certificate) { c.ExcludedURIDomains = []string{"example.com"} },

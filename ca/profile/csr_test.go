@@ -170,6 +170,33 @@ func TestHostileCSRs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var p parts
+	if _, err := asn1.Unmarshal(good, &p); err != nil {
+		t.Fatal(err)
+	}
+	longer, err := asn1.Marshal(struct {
+		Info      info
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+		Extra     int
+	}{p.Info, p.Algorithm, p.Signature, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := attribute(t, extensionRequest, []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 99}, Value: make([]byte, MaxCSR)}})
+	var spki struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+		Extra     int `asn1:"optional"`
+	}
+	if _, err := asn1.Unmarshal(p.Info.Key.FullBytes, &spki); err != nil {
+		t.Fatal(err)
+	}
+	spki.Extra = 1
+	odd, err := asn1.Marshal(spki)
+	if err != nil {
+		t.Fatal(err)
+	}
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-1] ^= 1
 	for _, c := range []struct {
@@ -182,10 +209,12 @@ func TestHostileCSRs(t *testing.T) {
 		{"a byte more", append(bytes.Clone(good), 0), "csr.malformed"},
 		{"a byte less", good[:len(good)-1], "csr.malformed"},
 		{"a certificate", issuerFor(t, cert.P256, cert.User).issuer.Raw, "csr.malformed"},
-		{"too long", append(bytes.Clone(good), make([]byte, MaxCSR)...), "csr.malformed"},
+		{"too long", change(func(i *info) { i.Attributes = []asn1.RawValue{long} }), "csr.malformed"},
+		{"a member after the signature", longer, "csr.malformed"},
 		{"flipped signature", flipped, "csr.signature"},
 		{"another's key", change(func(i *info) { i.Key = asn1.RawValue{FullBytes: other} }), "csr.signature"},
 		{"exponent 1", change(func(i *info) { i.Key = asn1.RawValue{FullBytes: exponent1} }), "key.rsa_exponent"},
+		{"a member after the key", change(func(i *info) { i.Key = asn1.RawValue{FullBytes: odd} }), "csr.malformed"},
 		{"version 1", change(func(i *info) { i.Version = 1 }), "csr.malformed"},
 		{"an unknown member", change(func(i *info) { i.Extra = []int{1} }), "csr.malformed"},
 		{"one extensionRequest", change(func(i *info) { i.Attributes = []asn1.RawValue{extensions} }), ""},

@@ -89,8 +89,8 @@ func isROCA(n *big.Int) bool {
 	return true
 }
 
-// fermatRounds finds any primes whose distance is less than about 2*sqrt(2*rounds) times the fourth
-// root of the modulus; keys made at random are never near that.
+// fermatRounds find any two primes that are closer to each other than 2*sqrt(2*rounds) times the
+// fourth root of the modulus. Primes drawn at random never are.
 const fermatRounds = 100
 
 // hasClosePrimes runs Fermat's factorisation: n = a*a - b*b for a starting at the root of n.

@@ -61,7 +61,8 @@ type Request struct {
 }
 
 // Builder builds TBS bytes for one issuer. It signs precertificates with a throwaway key of the
-// issuer's kind, which never leaves it. It is safe for concurrent use if its rand is.
+// issuer's kind, which never leaves it; an RSA key takes a while to draw, so keep the Builder. It is
+// safe for concurrent use if its rand is.
 type Builder struct {
 	rand      io.Reader
 	issuer    *x509.Certificate

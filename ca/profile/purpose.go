@@ -19,9 +19,9 @@ type rules struct {
 	longest      time.Duration
 }
 
-// rulesOf holds the table in the package comment. The longest validity is what the S/MIME baseline
-// requirements allow a mailbox (825 days), and for machines what browsers took before they wanted
-// automation (397 days): these are private CAs, and the default for servers already assumes it.
+// rulesOf holds the table in the package comment, and the validities. A person's certificate may last
+// what the S/MIME baseline requirements allow (825 days), a machine's thirteen months. The default for
+// servers is short because a machine can renew by itself.
 func rulesOf(p cert.Purpose) (rules, error) {
 	switch p {
 	case cert.User:

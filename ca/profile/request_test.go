@@ -12,11 +12,79 @@ import (
 	"github.com/chancery-ca/chancery/ca/cert"
 )
 
-func TestHostileRequests(t *testing.T) {
-	authorities := map[cert.Purpose]*authority{}
-	for _, p := range cert.Purposes() {
-		authorities[p] = issuerFor(t, cert.P256, p)
+// hostile is one change that turns an ordinary request into one to refuse.
+type hostile struct {
+	name    string
+	purpose cert.Purpose
+	change  func(*Request)
+	code    string
+}
+
+func hostileNames() []hostile {
+	cn := func(s string) func(*Request) { return func(r *Request) { r.CN = s } }
+	dns := func(s string) func(*Request) { return func(r *Request) { r.SANs.DNS = append(r.SANs.DNS, s) } }
+	ip := func(s string) func(*Request) { return func(r *Request) { r.SANs.IP = []string{s} } }
+	email := func(s string) func(*Request) { return func(r *Request) { r.SANs.Email = []string{s} } }
+	return []hostile{
+		{"empty CN", cert.User, cn(""), "name.cn"},
+		{"NUL", cert.User, cn("ali\x00ce"), "name.cn"},
+		{"newline", cert.User, cn("alice\nbob"), "name.cn"},
+		{"tab", cert.User, cn("ali\tce"), "name.cn"},
+		{"RTL override", cert.User, cn("ali\u202ece"), "name.cn"},
+		{"soft hyphen", cert.User, cn("ali\u00adce"), "name.cn"},
+		{"zero width joiner", cert.User, cn("ali\u200dce"), "name.cn"},
+		{"no-break space", cert.User, cn("ali\u00a0ce"), "name.cn"},
+		{"line separator", cert.User, cn("ali\u2028ce"), "name.cn"},
+		{"private use", cert.User, cn("ali\ue000ce"), "name.cn"},
+		{"bad UTF-8", cert.User, cn("ali\xffce"), "name.cn"},
+		{"leading space", cert.User, cn(" alice"), "name.cn"},
+		{"trailing space", cert.User, cn("alice "), "name.cn"},
+		{"65 characters", cert.User, cn(strings.Repeat("ä", 65)), "name.cn"},
+		{"100,000 characters", cert.User, cn(strings.Repeat("a", 100_000)), "name.cn"},
+		{"user with DNS name", cert.User, dns("www.example.org"), "san.kind"},
+		{"user with IP", cert.User, ip("192.0.2.1"), "san.kind"},
+		{"user with URI", cert.User, func(r *Request) { r.SANs.URI = []string{"https://example.org/"} }, "san.kind"},
+		{"server with mail", cert.Server, email("alice@example.org"), "san.kind"},
+		{"server with URI", cert.Server, func(r *Request) { r.SANs.URI = []string{"spiffe://example.org/x"} }, "san.kind"},
+		{"caller with mail", cert.Caller, email("alice@example.org"), "san.kind"},
+		{"caller with DNS name", cert.Caller, dns("www.example.org"), "san.kind"},
+		{"server without names", cert.Server, func(r *Request) { r.SANs = cert.SANs{} }, "san.cn"},
+		{"server with its CN not among its names", cert.Server, cn("mail.example.org"), "san.cn"},
+		{"server with an address as CN", cert.Server, func(r *Request) { r.CN, r.SANs = "192.0.2.1", cert.SANs{IP: []string{"192.0.2.1"}} }, "san.cn"},
+		{"empty DNS name", cert.Server, dns(""), "san.dns"},
+		{"space in DNS name", cert.Server, dns("bad name"), "san.dns"},
+		{"capitals in DNS name", cert.Server, dns("WWW.example.org"), "san.dns"},
+		{"underscore", cert.Server, dns("a_b.example.org"), "san.dns"},
+		{"wildcard", cert.Server, dns("*.example.org"), "san.dns"},
+		{"trailing dot", cert.Server, dns("a.example.org."), "san.dns"},
+		{"empty label", cert.Server, dns("a..example.org"), "san.dns"},
+		{"hyphen first", cert.Server, dns("-a.example.org"), "san.dns"},
+		{"hyphen last", cert.Server, dns("a-.example.org"), "san.dns"},
+		{"label of 64", cert.Server, dns(strings.Repeat("a", 64) + ".example.org"), "san.dns"},
+		{"name of 254", cert.Server, dns(strings.Repeat("a.", 126) + "aa"), "san.dns"},
+		{"address as DNS name", cert.Server, dns("192.0.2.1"), "san.dns"},
+		{"not ASCII", cert.Server, dns("bücher.example.org"), "san.dns"},
+		{"NUL in DNS name", cert.Server, dns("www.example.org\x00.example.com"), "san.dns"},
+		{"twice the same", cert.Server, dns("www.example.org"), "san.repeated"},
+		{"101 names", cert.Server, func(r *Request) { r.SANs.DNS = make([]string, 101) }, "san.count"},
+		{"no address", cert.Server, ip("example"), "san.ip"},
+		{"address with zone", cert.Server, ip("fe80::1%eth0"), "san.ip"},
+		{"address in two forms", cert.Server, ip("::ffff:192.0.2.1"), "san.ip"},
+		{"address not canonical", cert.Server, ip("2001:DB8::1"), "san.ip"},
+		{"address with port", cert.Server, ip("192.0.2.1:80"), "san.ip"},
+		{"mail without domain", cert.User, email("alice"), "san.email"},
+		{"mail without local part", cert.User, email("@example.org"), "san.email"},
+		{"mail with two @", cert.User, email("alice@bob@example.org"), "san.email"},
+		{"mail quoted", cert.User, email(`"alice smith"@example.org`), "san.email"},
+		{"mail with name", cert.User, email("Alice <alice@example.org>"), "san.email"},
+		{"mail not ASCII", cert.User, email("älice@example.org"), "san.email"},
+		{"mail with capital domain", cert.User, email("alice@Example.org"), "san.email"},
+		{"mail with newline", cert.User, email("alice@example.org\n"), "san.email"},
+		{"mail with two dots", cert.User, email("a..b@example.org"), "san.email"},
 	}
+}
+
+func hostileFields(t *testing.T) []hostile {
 	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -25,104 +93,47 @@ func TestHostileRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cn := func(s string) func(*Request) { return func(r *Request) { r.CN = s } }
-	dns := func(s string) func(*Request) { return func(r *Request) { r.SANs.DNS = append(r.SANs.DNS, s) } }
-	ip := func(s string) func(*Request) { return func(r *Request) { r.SANs.IP = []string{s} } }
-	email := func(s string) func(*Request) { return func(r *Request) { r.SANs.Email = []string{s} } }
 	serial := func(s string) func(*Request) { return func(r *Request) { r.Serial = cert.Serial(s) } }
 	url := func(s string) func(*Request) { return func(r *Request) { r.CRLURL = s } }
-	u, s, c := cert.User, cert.Server, cert.Caller
-	for _, h := range []struct {
-		name    string
-		purpose cert.Purpose
-		change  func(*Request)
-		code    string
-	}{
-		{"serial 0", u, serial("00"), "serial.invalid"},
-		{"no serial", u, serial(""), "serial.invalid"},
-		{"serial of 2^159", u, serial("80" + strings.Repeat("00", 19)), "serial.invalid"},
-		{"serial of 21 octets", u, serial(strings.Repeat("01", 21)), "serial.invalid"},
-		{"serial in capitals", u, serial("5A"), "serial.invalid"},
-		{"serial with a leading zero", u, serial("0001"), "serial.invalid"},
-		{"unknown purpose", u, func(r *Request) { r.Purpose = "device" }, "purpose.unknown"},
-		{"server from the users' CA", u, func(r *Request) { r.Purpose = s }, "purpose.issuer"},
-		{"caller from the users' CA", u, func(r *Request) { r.Purpose, r.SANs = c, cert.SANs{} }, "purpose.issuer"},
-		{"user from the callers' CA", c, func(r *Request) { r.Purpose = u }, "purpose.issuer"},
-		{"user from the servers' CA", s, func(r *Request) { r.Purpose, r.SANs = u, cert.SANs{} }, "purpose.issuer"},
-		{"no key", u, func(r *Request) { r.Public = nil }, "key.type"},
-		{"P-224", u, func(r *Request) { r.Public = p224.Public() }, "key.type"},
-		{"Ed25519", u, func(r *Request) { r.Public = edwards }, "key.type"},
-		{"empty CN", u, cn(""), "name.cn"},
-		{"NUL", u, cn("ali\x00ce"), "name.cn"},
-		{"newline", u, cn("alice\nbob"), "name.cn"},
-		{"tab", u, cn("ali\tce"), "name.cn"},
-		{"RTL override", u, cn("ali\u202ece"), "name.cn"},
-		{"soft hyphen", u, cn("ali\u00adce"), "name.cn"},
-		{"zero width joiner", u, cn("ali\u200dce"), "name.cn"},
-		{"no-break space", u, cn("ali\u00a0ce"), "name.cn"},
-		{"line separator", u, cn("ali\u2028ce"), "name.cn"},
-		{"private use", u, cn("ali\ue000ce"), "name.cn"},
-		{"bad UTF-8", u, cn("ali\xffce"), "name.cn"},
-		{"leading space", u, cn(" alice"), "name.cn"},
-		{"trailing space", u, cn("alice "), "name.cn"},
-		{"65 characters", u, cn(strings.Repeat("ä", 65)), "name.cn"},
-		{"100,000 characters", u, cn(strings.Repeat("a", 100_000)), "name.cn"},
-		{"user with DNS name", u, dns("www.example.org"), "san.kind"},
-		{"user with IP", u, ip("192.0.2.1"), "san.kind"},
-		{"user with URI", u, func(r *Request) { r.SANs.URI = []string{"https://example.org/"} }, "san.kind"},
-		{"server with mail", s, email("alice@example.org"), "san.kind"},
-		{"server with URI", s, func(r *Request) { r.SANs.URI = []string{"spiffe://example.org/x"} }, "san.kind"},
-		{"caller with mail", c, email("alice@example.org"), "san.kind"},
-		{"caller with DNS name", c, dns("www.example.org"), "san.kind"},
-		{"server without names", s, func(r *Request) { r.SANs = cert.SANs{} }, "san.cn"},
-		{"server with its CN not among its names", s, cn("mail.example.org"), "san.cn"},
-		{"server with an address as CN", s, func(r *Request) { r.CN, r.SANs = "192.0.2.1", cert.SANs{IP: []string{"192.0.2.1"}} }, "san.cn"},
-		{"empty DNS name", s, dns(""), "san.dns"},
-		{"space in DNS name", s, dns("bad name"), "san.dns"},
-		{"capitals in DNS name", s, dns("WWW.example.org"), "san.dns"},
-		{"underscore", s, dns("a_b.example.org"), "san.dns"},
-		{"wildcard", s, dns("*.example.org"), "san.dns"},
-		{"trailing dot", s, dns("a.example.org."), "san.dns"},
-		{"empty label", s, dns("a..example.org"), "san.dns"},
-		{"hyphen first", s, dns("-a.example.org"), "san.dns"},
-		{"hyphen last", s, dns("a-.example.org"), "san.dns"},
-		{"label of 64", s, dns(strings.Repeat("a", 64) + ".example.org"), "san.dns"},
-		{"name of 254", s, dns(strings.Repeat("a.", 126) + "aa"), "san.dns"},
-		{"address as DNS name", s, dns("192.0.2.1"), "san.dns"},
-		{"not ASCII", s, dns("bücher.example.org"), "san.dns"},
-		{"NUL in DNS name", s, dns("www.example.org\x00.example.com"), "san.dns"},
-		{"twice the same", s, dns("www.example.org"), "san.repeated"},
-		{"101 names", s, func(r *Request) { r.SANs.DNS = make([]string, 101) }, "san.count"},
-		{"no address", s, ip("example"), "san.ip"},
-		{"address with zone", s, ip("fe80::1%eth0"), "san.ip"},
-		{"address in two forms", s, ip("::ffff:192.0.2.1"), "san.ip"},
-		{"address not canonical", s, ip("2001:DB8::1"), "san.ip"},
-		{"address with port", s, ip("192.0.2.1:80"), "san.ip"},
-		{"mail without domain", u, email("alice"), "san.email"},
-		{"mail without local part", u, email("@example.org"), "san.email"},
-		{"mail with two @", u, email("alice@bob@example.org"), "san.email"},
-		{"mail quoted", u, email(`"alice smith"@example.org`), "san.email"},
-		{"mail with name", u, email("Alice <alice@example.org>"), "san.email"},
-		{"mail not ASCII", u, email("älice@example.org"), "san.email"},
-		{"mail with capital domain", u, email("alice@Example.org"), "san.email"},
-		{"mail with newline", u, email("alice@example.org\n"), "san.email"},
-		{"mail with two dots", u, email("a..b@example.org"), "san.email"},
-		{"half seconds", u, func(r *Request) { r.NotAfter = r.NotAfter.Add(time.Second / 2) }, "validity.seconds"},
-		{"ends before it begins", u, func(r *Request) { r.NotAfter = r.NotBefore.Add(-time.Second) }, "validity.order"},
-		{"before the issuer", u, func(r *Request) { r.NotBefore = r.NotBefore.Add(-time.Second) }, "validity.issuer"},
-		{"beyond the issuer", u, func(r *Request) { r.NotAfter = r.NotAfter.AddDate(10, 0, 0) }, "validity.issuer"},
-		{"no end", u, func(r *Request) { r.NotAfter = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }, "validity.issuer"},
-		{"no dates", u, func(r *Request) { r.NotBefore, r.NotAfter = time.Time{}, time.Time{} }, "validity.order"},
-		{"one second more than allowed", u, func(r *Request) { r.NotAfter = r.NotBefore.Add(MaxValidity(u)) }, "validity.days"},
-		{"list over https", u, url("https://crl.example.org/a.crl"), "crl.url"},
-		{"list over ldap", u, url("ldap://example.org/cn=a"), "crl.url"},
-		{"list without host", u, url("http:///a.crl"), "crl.url"},
-		{"list with password", u, url("http://a:b@example.org/a.crl"), "crl.url"},
-		{"list with fragment", u, url("http://example.org/a.crl#b"), "crl.url"},
-		{"list URL not ASCII", u, url("http://example.org/?ä"), "crl.url"},
-		{"list URL relative", u, url("a.crl"), "crl.url"},
-		{"list URL with space", u, url("http://example.org/a crl"), "crl.url"},
-	} {
+	return []hostile{
+		{"serial 0", cert.User, serial("00"), "serial.invalid"},
+		{"no serial", cert.User, serial(""), "serial.invalid"},
+		{"serial of 2^159", cert.User, serial("80" + strings.Repeat("00", 19)), "serial.invalid"},
+		{"serial of 21 octets", cert.User, serial(strings.Repeat("01", 21)), "serial.invalid"},
+		{"serial in capitals", cert.User, serial("5A"), "serial.invalid"},
+		{"serial with a leading zero", cert.User, serial("0001"), "serial.invalid"},
+		{"unknown purpose", cert.User, func(r *Request) { r.Purpose = "device" }, "purpose.unknown"},
+		{"server from the users' CA", cert.User, func(r *Request) { r.Purpose = cert.Server }, "purpose.issuer"},
+		{"caller from the users' CA", cert.User, func(r *Request) { r.Purpose, r.SANs = cert.Caller, cert.SANs{} }, "purpose.issuer"},
+		{"user from the callers' CA", cert.Caller, func(r *Request) { r.Purpose = cert.User }, "purpose.issuer"},
+		{"user from the servers' CA", cert.Server, func(r *Request) { r.Purpose, r.SANs = cert.User, cert.SANs{} }, "purpose.issuer"},
+		{"no key", cert.User, func(r *Request) { r.Public = nil }, "key.type"},
+		{"P-224", cert.User, func(r *Request) { r.Public = p224.Public() }, "key.type"},
+		{"Ed25519", cert.User, func(r *Request) { r.Public = edwards }, "key.type"},
+		{"half seconds", cert.User, func(r *Request) { r.NotAfter = r.NotAfter.Add(time.Second / 2) }, "validity.seconds"},
+		{"ends before it begins", cert.User, func(r *Request) { r.NotAfter = r.NotBefore.Add(-time.Second) }, "validity.order"},
+		{"before the issuer", cert.User, func(r *Request) { r.NotBefore = r.NotBefore.Add(-time.Second) }, "validity.issuer"},
+		{"beyond the issuer", cert.User, func(r *Request) { r.NotAfter = r.NotAfter.AddDate(10, 0, 0) }, "validity.issuer"},
+		{"no end", cert.User, func(r *Request) { r.NotAfter = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }, "validity.issuer"},
+		{"no dates", cert.User, func(r *Request) { r.NotBefore, r.NotAfter = time.Time{}, time.Time{} }, "validity.order"},
+		{"one second more than allowed", cert.User, func(r *Request) { r.NotAfter = r.NotBefore.Add(MaxValidity(cert.User)) }, "validity.days"},
+		{"list over https", cert.User, url("https://crl.example.org/a.crl"), "crl.url"},
+		{"list over ldap", cert.User, url("ldap://example.org/cn=a"), "crl.url"},
+		{"list without host", cert.User, url("http:///a.crl"), "crl.url"},
+		{"list with password", cert.User, url("http://a:b@example.org/a.crl"), "crl.url"},
+		{"list with fragment", cert.User, url("http://example.org/a.crl#b"), "crl.url"},
+		{"list URL not ASCII", cert.User, url("http://example.org/?ä"), "crl.url"},
+		{"list URL relative", cert.User, url("a.crl"), "crl.url"},
+		{"list URL with space", cert.User, url("http://example.org/a crl"), "crl.url"},
+	}
+}
+
+func TestHostileRequests(t *testing.T) {
+	authorities := map[cert.Purpose]*authority{}
+	for _, p := range cert.Purposes() {
+		authorities[p] = issuerFor(t, cert.P256, p)
+	}
+	for _, h := range append(hostileNames(), hostileFields(t)...) {
 		t.Run(h.name, func(t *testing.T) {
 			a := authorities[h.purpose]
 			r := a.request(t, h.purpose, keyFor(t, "subject", cert.P256).Public())

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,8 +43,12 @@ func TestSealRefuses(t *testing.T) {
 	for _, kind := range caKinds() {
 		a := issuerFor(t, kind, cert.User)
 		r := a.request(t, cert.User, keyFor(t, "subject", cert.P256).Public())
-		_, tbs, err := a.builder.Precertificate(r)
+		der, tbs, err := a.builder.Precertificate(r)
 		if err != nil {
+			t.Fatal(err)
+		}
+		var whole asn1.RawValue
+		if _, err := asn1.Unmarshal(der, &whole); err != nil {
 			t.Fatal(err)
 		}
 		_, otherTBS, err := issuerFor(t, kind, cert.Caller).builder.Precertificate(func() Request {
@@ -67,9 +73,11 @@ func TestSealRefuses(t *testing.T) {
 			"a byte more":              append(bytes.Clone(tbs), 0),
 			"a byte less":              tbs[:len(tbs)-1],
 			"a whole certificate":      a.issuer.Raw,
+			"a TBS and its signature":  whole.Bytes,
 			"a CA below the issuer":    a.caTBS(t),
 			"a leaf without CA:FALSE":  a.bareTBS(t),
 			"another issuer's":         otherTBS,
+			"another key's, same name": a.rekeyedTBS(t, r),
 			"another algorithm's":      otherKindTBS,
 			"the issuer's certificate": a.issuer.RawTBSCertificate,
 		} {
@@ -78,14 +86,31 @@ func TestSealRefuses(t *testing.T) {
 				t.Errorf("%s, %s: %v, key asked %d times", kind, name, err, key.asked)
 			}
 		}
-		if _, err := Seal(rand.Reader, a.issuer, tbs, keyFor(t, "root", kind)); err == nil {
-			t.Errorf("%s: sealed with a key that is not the issuer's", kind)
+		key := &faulty{Signer: keyFor(t, "root", kind)}
+		if _, err := Seal(rand.Reader, a.issuer, tbs, key); err == nil || key.asked != 0 {
+			t.Errorf("%s: a key that is not the issuer's: %v, asked %d times", kind, err, key.asked)
 		}
-		key := &faulty{Signer: a.key, flip: true}
+		key = &faulty{Signer: a.key, flip: true}
 		if der, err := Seal(rand.Reader, a.issuer, tbs, key); err == nil || der != nil || key.asked != 1 {
 			t.Errorf("%s: a faulty signature went out: %v", kind, err)
 		}
 	}
+}
+
+// rekeyedTBS is the TBS of a CA that shares the issuer's name, but not its key.
+func (a *authority) rekeyedTBS(t *testing.T, r Request) []byte {
+	t.Helper()
+	other := *a.issuer
+	other.SubjectKeyId = bytes.Repeat([]byte{7}, 20)
+	b, err := NewBuilder(&other, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, tbs, err := b.Precertificate(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tbs
 }
 
 func (a *authority) caTBS(t *testing.T) []byte {
@@ -137,6 +162,24 @@ func TestGoldenTBS(t *testing.T) {
 			t.Errorf("%s: the TBS is no longer the one in %s:\n%s", p, path, text)
 		}
 	}
+}
+
+func TestBuilderInParallel(t *testing.T) {
+	a := issuerFor(t, cert.P256, cert.User)
+	r := a.request(t, cert.User, keyFor(t, "subject", cert.P256).Public())
+	_, want, err := a.builder.Precertificate(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, tbs, err := a.builder.Precertificate(r); err != nil || !bytes.Equal(tbs, want) {
+				t.Errorf("another TBS in parallel: %v", err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func (a *authority) goldenRequest(t *testing.T, p cert.Purpose, public crypto.PublicKey) Request {

@@ -98,8 +98,8 @@ func gitIn(t testing.TB, dir, stdin string, args ...string) string {
 	return strings.TrimRight(out.String(), "\n")
 }
 
-// checkRepo reads the repository with native git: sound, no lock and no draft
-// left, and the tip's signature good if ours is the newest commit.
+// checkRepo reads the repository with native git: it is sound, and no lock, no
+// draft and no temporary object is left.
 func checkRepo(t testing.TB, path string) {
 	t.Helper()
 	if out, err := gitCommand(path, "fsck", "--strict", "--no-dangling").CombinedOutput(); err != nil ||

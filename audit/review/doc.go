@@ -1,0 +1,44 @@
+// Package review is what a reviewer of the log uses: Verify proves or disproves it against what every
+// clone of the configuration repository has seen, and Show tells what it says.
+//
+// It imports audit, ca/cert, crl/list and crl/gitrepo. It reads and never writes. The log key comes from the
+// reviewer; the store, the repository and everything in them are untrusted input.
+package review
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/chancery-ca/chancery/audit"
+)
+
+// Log is a log in a store, which may be anybody's.
+type Log interface {
+	// Head is the number of leaves and the root over them.
+	Head() (int64, audit.Hash)
+	// Leaves gives the leaves at [from, to).
+	Leaves(ctx context.Context, from, to int64) ([][]byte, error)
+	// Root is the root that the store keeps for the log when it was size leaves long.
+	Root(ctx context.Context, size int64) (audit.Hash, error)
+}
+
+// pageSize is how many leaves are in memory at once.
+const pageSize = 256
+
+// pages calls each with the leaves before size, some at a time.
+func pages(ctx context.Context, log Log, size int64, each func(from int64, leaves [][]byte) error) error {
+	for from := int64(0); from < size; from += pageSize {
+		to := min(size, from+pageSize)
+		leaves, err := log.Leaves(ctx, from, to)
+		if err == nil && int64(len(leaves)) != to-from {
+			err = fmt.Errorf("%d leaves for [%d, %d)", len(leaves), from, to)
+		}
+		if err != nil {
+			return fmt.Errorf("reading the log: %w", err)
+		}
+		if err := each(from, leaves); err != nil {
+			return err
+		}
+	}
+	return nil
+}

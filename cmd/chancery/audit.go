@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/audit/review"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/crl/gitrepo"
+	"github.com/chancery-ca/chancery/site"
+	"github.com/chancery-ca/chancery/store"
+)
+
+func auditCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "audit", Short: "Read and verify the log"}
+	cmd.AddCommand(auditVerifyCommand(), auditShowCommand())
+	return cmd
+}
+
+// errNoDir asks for the one flag that both commands need.
+var errNoDir = fmt.Errorf("%w: --dir DIR is needed", errUsage)
+
+func auditVerifyCommand() *cobra.Command {
+	var dir, output string
+	cmd := &cobra.Command{
+		Use:   "verify --dir DIR",
+		Short: "Verify every leaf, the tree, and every checkpoint and list in the git history",
+		Long: `Verify the log of the installation in DIR without trusting the CA: every leaf and its place in the lives
+it tells of, the Merkle tree, and every checkpoint and list in the git history. Only DIR/trust/log.pub is
+believed; keep a copy of it elsewhere. Exit code 4 with the first record that contradicts.`,
+		Args: exactly(0, "takes no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				return errNoDir
+			}
+			report, err := verify(cmd.Context(), dir)
+			if err != nil {
+				return err
+			}
+			return printVerify(cmd.OutOrStdout(), report, output)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "the installation, `DIR`")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func verify(ctx context.Context, dir string) (review.Report, error) {
+	config, err := site.LoadConfig(filepath.Join(dir, site.ConfigName))
+	if err != nil {
+		return review.Report{}, err
+	}
+	key, err := config.LogKey()
+	if err != nil {
+		return review.Report{}, err
+	}
+	remote, err := gitrepo.OpenLocal(config.Git.Repository, config.Git.Branch)
+	if err != nil {
+		return review.Report{}, err
+	}
+	history, err := review.ReadHistory(ctx, remote, config.Git.Folder)
+	if err != nil {
+		return review.Report{}, err
+	}
+	log, err := store.OpenReader(ctx, config.StorePath(), time.Now)
+	if err != nil {
+		return review.Report{}, err
+	}
+	report, err := review.Verify(ctx, review.Source{Log: log, LogKey: key, History: history})
+	return report, errors.Join(err, log.Close())
+}
+
+func printVerify(w io.Writer, report review.Report, output string) error {
+	if output == "json" {
+		if err := writeJSON(w, report); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range report.Findings {
+			fmt.Fprintf(w, "note: commit %s: %s: %s\n", f.Commit, f.Code, f.Reason)
+		}
+		for _, r := range report.Remarks {
+			fmt.Fprintf(w, "note: leaf %d: %s: %s\n", r.Index, r.Code, r.Reason)
+		}
+		fmt.Fprintf(w, "log %s\nleaves verified   %d, root %s\n", report.Origin, report.Leaves, report.Root)
+		fmt.Fprintf(w, "checkpoints agree %d, from %d commits, covering %d leaves\nlists on the log  %d\n",
+			report.Checkpoints, report.Commits, report.Witnessed, report.Lists)
+	}
+	if report.Contradiction != nil {
+		return fmt.Errorf("%w: %w", errIntegrity, report.Contradiction)
+	}
+	if output != "json" {
+		fmt.Fprintln(w, "verified")
+	}
+	return nil
+}
+
+func auditShowCommand() *cobra.Command {
+	var dir, serial, cn, output string
+	cmd := &cobra.Command{
+		Use:   "show --dir DIR",
+		Short: "Show what the log says, of everything or of one certificate's life",
+		Args:  exactly(0, "takes no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				return errNoDir
+			}
+			filter := review.Filter{CN: cn}
+			if serial != "" {
+				parsed, err := cert.ParseSerial(serial)
+				if err != nil {
+					return fmt.Errorf("%w: --serial: %w", errUsage, err)
+				}
+				filter.Serial = parsed
+			}
+			return show(cmd.Context(), cmd.OutOrStdout(), dir, filter, output)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "the installation, `DIR`")
+	cmd.Flags().StringVar(&serial, "serial", "", "only the life of the certificate with this serial number, in `HEX`")
+	cmd.Flags().StringVar(&cn, "cn", "", "only the lives of the certificates for this common name, `NAME`")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func show(ctx context.Context, w io.Writer, dir string, filter review.Filter, output string) error {
+	config, err := site.LoadConfig(filepath.Join(dir, site.ConfigName))
+	if err != nil {
+		return err
+	}
+	log, err := store.OpenReader(ctx, config.StorePath(), time.Now)
+	if err != nil {
+		return err
+	}
+	write := review.WriteTable
+	if output == "json" {
+		write = review.WriteJSON
+	}
+	return errors.Join(write(w, review.Show(ctx, log, filter)), log.Close())
+}
