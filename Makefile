@@ -5,7 +5,7 @@ FLAGS := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PROGRAMS := chancery chanceryd chancery-keyroom
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: build test demo bench deps lint clean
+.PHONY: build test demo bench deps lint lint-deep clean
 
 build:
 	@mkdir -p bin
@@ -23,6 +23,10 @@ lint:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt:"; echo "$$out"; exit 1; }
 	go vet ./...
 	go vet -tags crashpoint ./...
+
+# The linters of .golangci.yml; building them takes minutes.
+lint-deep:
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
 
 # The race detector needs cgo; the programs themselves do not.
 test: deps lint

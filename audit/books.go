@@ -2,6 +2,7 @@ package audit
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"math/big"
 	"time"
 
@@ -48,11 +49,11 @@ type Certificate struct {
 	Intent       int64            // the leaf that announced it
 	Ended        int64            // the leaf that ended the intent; -1 while open
 
-	// RevokeAsked tells that an open intent will be revoked as it completes. The rest means something
-	// if State is Revoked.
+	// RevokeAsked tells that an open intent will be revoked as it completes, for Reason. The rest means
+	// something if State is Revoked.
 	RevokeAsked bool
-	RevokedAt   time.Time
 	Reason      cert.Reason
+	RevokedAt   time.Time
 	RevokedBy   int64 // the leaf that revoked it first
 	RestatedBy  int64 // the leaf that gave the reason it has now
 }
@@ -68,7 +69,8 @@ type IssuerBook struct {
 	PublishedNumber string // "" while none is known to be published
 	PublishedCommit string
 
-	last    *big.Int // the number of the last list
+	parsed  *x509.Certificate // of the root
+	last    *big.Int          // the number of the last list
 	intents map[int64]*CRLIntent
 }
 

@@ -29,6 +29,7 @@ type ledger struct {
 	leaves [][]byte
 	tree   audit.Tree
 	root   *x509.Certificate
+	issuer *x509.Certificate // the last that was named
 	now    time.Time
 	state  audit.RoomState
 }
@@ -83,6 +84,7 @@ func newLedger(t *testing.T) *ledger {
 	l.add(daemon, &audit.RootNamed{Subject: "CN=Example Root", Certificate: l.root.Raw})
 	for _, p := range []cert.Purpose{cert.User, cert.Server} {
 		c, _ := ledgerCA(t, string(p), l.root, rootKey)
+		l.issuer = c
 		l.add(daemon, &audit.IssuerNamed{Issuer: cert.Issuer(p + "s"), Room: "room-1", Purposes: []cert.Purpose{p}, Certificate: c.Raw})
 	}
 	l.add(daemon, &audit.RootListNamed{Number: "1", SHA256: "10"})
@@ -116,6 +118,15 @@ func (l *ledger) checkpoint() []byte {
 		l.t.Fatal(err)
 	}
 	return signed
+}
+
+// cut takes away all leaves but the first n.
+func (l *ledger) cut(n int) {
+	leaves := l.leaves[:n]
+	l.leaves, l.tree = nil, audit.Tree{}
+	for _, leaf := range leaves {
+		l.raw(leaf)
+	}
 }
 
 // room is what the key room says after its next record.
@@ -154,7 +165,7 @@ func ledgerRevocation(n int, reason cert.Reason) audit.Revocation {
 }
 
 func (l *ledger) revoke(id string, list ...audit.Revocation) int64 {
-	return l.add(alice, &audit.RevokeDone{RequestID: id, Revoked: list})
+	return l.add(alice, &audit.RevokeDone{RequestID: id, Reason: list[0].Reason, Revoked: list})
 }
 
 func (l *ledger) listIntent(number string) int64 {
@@ -172,7 +183,9 @@ func (l *ledger) published(number string, checkpoint int64) int64 {
 
 // aLife adds everything that can happen in order.
 func (l *ledger) aLife() {
+	l.add(daemon, &audit.IssuerNamed{Issuer: "callers", Room: "room-2", Purposes: []cert.Purpose{cert.Caller}, Certificate: l.issuer.Raw})
 	l.add(daemon, &audit.ServiceStarted{Room: l.room()})
+	l.add(daemon, &audit.ServiceStarted{Room: audit.RoomState{Room: "room-2", Sequence: 1, Journal: "bb01"}})
 	l.add(audit.Actor{Kind: audit.ByStranger}, &audit.StrangersTurnedAway{Cause: "tls", Minute: ledgerStart, Count: 3})
 	first := l.issued(1)
 	l.add(daemon, &audit.DirectoryPublished{Purpose: cert.User, CN: "User 1", Added: []cert.Serial{ledgerSerial(1)}})
@@ -184,7 +197,7 @@ func (l *ledger) aLife() {
 	again := ledgerIntent(3) // the request id of what was abandoned is free again
 	again.RequestID = "request-2"
 	third := l.add(alice, again)
-	l.add(bob, &audit.RevokeDone{RequestID: "request-1", Pending: []cert.Serial{ledgerSerial(3)}}) // another caller, another id
+	l.add(bob, &audit.RevokeDone{RequestID: "request-1", Reason: cert.CertificateHold, Pending: []cert.Serial{ledgerSerial(3)}}) // another caller, another id
 	held := ledgerRevocation(3, cert.CertificateHold)
 	l.add(alice, &audit.IssueDone{Serial: ledgerSerial(3), Intent: third, Room: l.room(), Revocation: &held})
 	l.revoke("revoke-1", ledgerRevocation(1, cert.Superseded), ledgerRevocation(3, cert.Superseded))

@@ -32,7 +32,7 @@ const (
 	DirectoryUnknown    = "directory.unknown"              // a certificate in the directory that was not signed
 	RevokeUnknown       = "revoke.unknown"                 // nothing to revoke under that issuer and serial number
 	RevokeWeakened      = "revoke.weakened"                // a date moved, or a reason changed that may not
-	RevokeLost          = "revoke.lost"                    // the revocation of an open intent was forgotten
+	RevokeLost          = "revoke.lost"                    // what was asked for was not done, or for another reason
 	RevokeUnasked       = "revoke.unasked"                 // revoked as it was signed, and nobody had asked
 	CRLIssuer           = "crl.issuer"                     // a list of an issuer or a room that the log does not name
 	CRLNumber           = "crl.number"                     // a number that does not rise
@@ -143,7 +143,7 @@ func (b *Books) root(e *RootNamed) *Contradiction {
 	if err != nil {
 		return contradict(CeremonyCertificate, "the root certificate: %v", err)
 	}
-	b.Issuers[cert.Root] = &IssuerBook{ID: cert.Root, Certificate: e.Certificate, last: new(big.Int)}
+	b.Issuers[cert.Root] = &IssuerBook{ID: cert.Root, Certificate: e.Certificate, parsed: root, last: new(big.Int)}
 	return nil
 }
 
@@ -155,13 +155,9 @@ func (b *Books) issuer(e *IssuerNamed) *Contradiction {
 	if above == nil || e.Issuer == "" || e.Room == "" {
 		return contradict(CeremonyCertificate, "issuer %.64q is named before the root, or without a name or a key room", string(e.Issuer))
 	}
-	root, err := x509.ParseCertificate(above.Certificate)
-	if err != nil {
-		return contradict(CeremonyCertificate, "the root certificate: %v", err)
-	}
 	issuer, err := x509.ParseCertificate(e.Certificate)
 	if err == nil {
-		err = issuer.CheckSignatureFrom(root)
+		err = issuer.CheckSignatureFrom(above.parsed)
 	}
 	if err != nil {
 		return contradict(CeremonyCertificate, "the certificate of issuer %.64q: %v", string(e.Issuer), err)
@@ -246,6 +242,8 @@ func (b *Books) done(index int64, e *IssueDone) *Contradiction {
 		return contradict(IntentOfAnother, "serial %s was announced by leaf %d, not by leaf %d", c.Serial, c.Intent, e.Intent)
 	case c.RevokeAsked && e.Revocation == nil:
 		return contradict(RevokeLost, "the revocation of serial %s was asked for before it was signed, and is not there", c.Serial)
+	case c.RevokeAsked && e.Revocation.Reason != c.Reason:
+		return contradict(RevokeLost, "the revocation of serial %s was asked for as %s, and done as %s", c.Serial, c.Reason, e.Revocation.Reason)
 	case !c.RevokeAsked && e.Revocation != nil:
 		return contradict(RevokeUnasked, "serial %s is revoked as it is signed, and nobody has asked for it", c.Serial)
 	}
@@ -312,6 +310,9 @@ func (b *Books) revoke(index int64, who Actor, e *RevokeDone) *Contradiction {
 		return c
 	}
 	for _, r := range e.Revoked {
+		if r.Reason != e.Reason {
+			return contradict(RevokeLost, "the revocation of serial %.48q was asked for as %s, and done as %s", string(r.Serial), e.Reason, r.Reason)
+		}
 		if c := b.revokeOne(index, r); c != nil {
 			return c
 		}
@@ -321,7 +322,10 @@ func (b *Books) revoke(index int64, who Actor, e *RevokeDone) *Contradiction {
 		if c == nil || c.State != Open {
 			return contradict(RevokeUnknown, "serial %.48q is not being issued", string(serial))
 		}
-		c.RevokeAsked = true
+		if c.RevokeAsked && !c.Reason.CanBecome(e.Reason) {
+			return contradict(RevokeWeakened, "the reason for which serial %s is to be revoked, %s, cannot become %s", c.Serial, c.Reason, e.Reason)
+		}
+		c.RevokeAsked, c.Reason = true, e.Reason
 	}
 	return nil
 }

@@ -44,6 +44,25 @@ func contradictions() []contradiction {
 		{audit.CeremonyCertificate, func(l *ledger) int64 {
 			return l.add(daemon, &audit.IssuerNamed{Issuer: "other", Room: "room-1"})
 		}},
+		{audit.CeremonyCertificate, func(l *ledger) int64 {
+			l.cut(1)
+			return l.add(daemon, &audit.RootNamed{Certificate: l.issuer.Raw})
+		}},
+		{audit.CeremonyCertificate, func(l *ledger) int64 {
+			l.cut(1)
+			return l.add(daemon, &audit.RootNamed{Certificate: []byte("no DER")})
+		}},
+		{audit.CeremonyCertificate, func(l *ledger) int64 {
+			l.cut(1)
+			return l.add(daemon, &audit.IssuerNamed{Issuer: "users", Room: "room-1", Certificate: l.issuer.Raw})
+		}},
+		{audit.CeremonyCertificate, func(l *ledger) int64 {
+			return l.add(daemon, &audit.IssuerNamed{Issuer: "other", Certificate: l.issuer.Raw})
+		}},
+		{audit.CeremonyCertificate, func(l *ledger) int64 {
+			return l.add(daemon, &audit.IssuerNamed{Room: "room-1", Certificate: l.issuer.Raw})
+		}},
+		{audit.RoomUnknown, func(l *ledger) int64 { return l.add(daemon, &audit.ServiceStarted{}) }},
 		{audit.RoomUnknown, func(l *ledger) int64 {
 			return l.add(daemon, &audit.ServiceStarted{Room: audit.RoomState{Room: "room-2", Sequence: 1}})
 		}},
@@ -166,6 +185,21 @@ func contradictions() []contradiction {
 			l.add(alice, &audit.RevokeDone{RequestID: "r", Pending: []cert.Serial{ledgerSerial(1)}})
 			return l.done(1, intent)
 		}},
+		{audit.RevokeLost, func(l *ledger) int64 {
+			intent := l.intent(1)
+			l.add(alice, &audit.RevokeDone{RequestID: "r", Reason: cert.KeyCompromise, Pending: []cert.Serial{ledgerSerial(1)}})
+			r := ledgerRevocation(1, cert.Superseded)
+			return l.add(alice, &audit.IssueDone{Serial: ledgerSerial(1), Intent: intent, Room: l.room(), Revocation: &r})
+		}},
+		{audit.RevokeLost, func(l *ledger) int64 {
+			l.issued(1)
+			return l.add(alice, &audit.RevokeDone{RequestID: "r", Reason: cert.KeyCompromise, Revoked: []audit.Revocation{ledgerRevocation(1, cert.Superseded)}})
+		}},
+		{audit.RevokeWeakened, func(l *ledger) int64 {
+			l.intent(1)
+			l.add(alice, &audit.RevokeDone{RequestID: "r", Reason: cert.KeyCompromise, Pending: []cert.Serial{ledgerSerial(1)}})
+			return l.add(alice, &audit.RevokeDone{RequestID: "s", Reason: cert.Superseded, Pending: []cert.Serial{ledgerSerial(1)}})
+		}},
 		{audit.RevokeUnasked, func(l *ledger) int64 {
 			r := ledgerRevocation(1, cert.Superseded)
 			return l.add(alice, &audit.IssueDone{Serial: ledgerSerial(1), Intent: l.intent(1), Room: l.room(), Revocation: &r})
@@ -175,6 +209,10 @@ func contradictions() []contradiction {
 		}},
 		{audit.CRLIssuer, func(l *ledger) int64 {
 			return l.add(daemon, &audit.CRLIntent{Room: "room-2", Issuer: "users", Number: "1"})
+		}},
+		{audit.CRLIssuer, func(l *ledger) int64 {
+			l.cut(1)
+			return l.add(daemon, &audit.RootListNamed{Number: "1"})
 		}},
 		{audit.CRLNumber, func(l *ledger) int64 {
 			l.listSigned("2", l.listIntent("2"))
@@ -299,7 +337,7 @@ func TestACleanLogImpliesItsBooks(t *testing.T) {
 		t.Fatalf("certificates: %+v, %+v, %+v", one, two, three)
 	}
 	if one.Fingerprint != "f1" || one.Caller != "provisioning" || one.RequestID != "request-1" || one.CN != "User 1" ||
-		one.Intent != 7 || one.Ended != 8 || !one.NotAfter.Equal(ledgerStart.AddDate(1, 0, 0)) {
+		one.Intent != 9 || one.Ended != 10 || !one.NotAfter.Equal(ledgerStart.AddDate(1, 0, 0)) {
 		t.Errorf("certificate 1: %+v", one)
 	}
 	if one.Reason != cert.KeyCompromise || one.RestatedBy != one.RevokedBy+1 || !one.RevokedAt.Equal(ledgerStart.Add(time.Minute)) {
@@ -330,7 +368,7 @@ func TestARewrittenHistoryMeetsTheCheckpoints(t *testing.T) {
 	l.aLife()
 	late := l.checkpoint()
 	l.add(daemon, &audit.ServiceStopped{})
-	forged := l.replaced(7, "User 1", "User 9")
+	forged := l.replaced(9, "User 1", "User 9")
 	if _, err := forged.verify(); err != nil {
 		t.Fatalf("without a checkpoint nobody can know, but: %v", err)
 	}
@@ -355,6 +393,15 @@ func TestALogCutShort(t *testing.T) {
 	if c.Source != "clone 0" || !strings.Contains(c.Reason, "it was cut") {
 		t.Error(c)
 	}
+	if text := c.Error(); !strings.HasPrefix(text, "leaf 9 contradicts (log.short): ") || !strings.HasSuffix(text, " [clone 0]") {
+		t.Error(text)
+	}
+	c.Index, c.Source = -1, ""
+	if text := c.Error(); text != "log.short: "+c.Reason {
+		t.Error(text)
+	}
+	_, err = l.verify(whole)
+	wantContradiction(t, err, audit.LogShort, 9)
 	l.leaves = nil
 	_, err = l.verify()
 	wantContradiction(t, err, audit.LogFirst, 0)
@@ -376,6 +423,8 @@ func TestTheLogKeyIsPinned(t *testing.T) {
 	misnamed = l.replaced(0, "log.opened", "log.closed")
 	_, err = misnamed.verify()
 	wantContradiction(t, err, audit.LeafNotCanonical, 0)
+	_, err = l.replaced(0, l.vkey, "log.example.org+00000000+AAAA").verify()
+	wantContradiction(t, err, audit.LogFirst, 0)
 	l.leaves = l.leaves[1:]
 	_, err = l.verify()
 	wantContradiction(t, err, audit.LogFirst, 0)
@@ -429,7 +478,7 @@ func TestCheckpointsWhileReading(t *testing.T) {
 func TestALeafThatIsNotTheHashedOne(t *testing.T) {
 	l := newLedger(t)
 	l.aLife()
-	forged := l.replaced(7, "User 1", "User 9")
+	forged := l.replaced(9, "User 1", "User 9")
 	v, err := audit.NewVerifier("")
 	if err != nil {
 		t.Fatal(err)
@@ -438,7 +487,9 @@ func TestALeafThatIsNotTheHashedOne(t *testing.T) {
 	for i, leaf := range forged.leaves {
 		stored.Append(l.leaves[i])
 		if err := v.AddWithRoot(leaf, stored.Root()); err != nil {
-			wantContradiction(t, err, audit.LeafHash, 7)
+			wantContradiction(t, err, audit.LeafHash, 9)
+			wantContradiction(t, v.AddWithRoot(l.leaves[9], stored.Root()), audit.LeafHash, 9)
+			wantContradiction(t, v.Expect(l.checkpoint(), "a clone"), audit.LeafHash, 9)
 			return
 		}
 	}

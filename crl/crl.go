@@ -8,6 +8,7 @@
 package crl
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -171,6 +172,9 @@ func (l *Loop) publish(ctx context.Context, debts []store.Debt) (string, error) 
 		if found && !l.needsNew(current, debts, seen[i.id]) {
 			continue
 		}
+		if err := l.remoteKnown(ctx, i, current, seen[i.id]); err != nil {
+			return "", err
+		}
 		if err := l.sign(ctx, i, current, found, seen[i.id]); err != nil {
 			return "", fmt.Errorf("signing the list of %s: %w", i.id, err)
 		}
@@ -187,10 +191,32 @@ func (l *Loop) needsNew(current store.List, debts []store.Debt, seen *list.List)
 			return true
 		}
 	}
-	if seen != nil && seen.Number.Cmp(number(current.Number)) > 0 {
-		return true
+	// A list from the future, from a time when the clock was wrong, cannot be published.
+	age := l.store.Now().Sub(current.ThisUpdate)
+	return strange(seen, current) || age > signEvery || age < -list.Skew
+}
+
+// strange tells whether a genuine list on the remote is none that the books hold or replaced: another
+// copy of this installation, or its future, published it.
+func strange(seen *list.List, current store.List) bool {
+	if seen == nil {
+		return false
 	}
-	return l.store.Now().Sub(current.ThisUpdate) > signEvery
+	order := seen.Number.Cmp(number(current.Number))
+	return order > 0 || order == 0 && !bytes.Equal(seen.Raw, current.DER)
+}
+
+// remoteKnown refuses to replace a list whose entries the books do not know: that would un-revoke them.
+// It is asked before a number is spent.
+func (l *Loop) remoteKnown(ctx context.Context, i *authority, current store.List, seen *list.List) error {
+	if !strange(seen, current) {
+		return nil
+	}
+	if err := l.entriesKnown(ctx, i, seen, nil); err != nil {
+		return fmt.Errorf("list %s of %s on the remote is not from these books, whose last is %q, and cannot be replaced; restore the newest copy of this installation: %w",
+			seen.Number, i.id, current.Number, err)
+	}
+	return nil
 }
 
 // number reads a CRL number out of the books.
@@ -267,7 +293,9 @@ func (l *Loop) check(ctx context.Context, i *authority, der []byte, decimal stri
 			return fmt.Errorf("it does not follow list %s of the books: %w", last.Number, err)
 		}
 	}
-	if seen != nil && (last == nil || seen.Number.Cmp(last.Number) != 0) {
+	// What is older than the last list was judged when that one was signed. Judged again, entries that
+	// have left since would be missed, and whoever can push could hold back every later list.
+	if strange(seen, current) {
 		if err := l.follows(ctx, next, seen); err != nil {
 			return fmt.Errorf("it does not follow list %s on the remote: %w", seen.Number, err)
 		}
@@ -292,7 +320,7 @@ func (l *Loop) follows(ctx context.Context, next, last *list.List) error {
 }
 
 // entriesKnown checks that the books know every entry that is new or changed since last, as revoked at
-// that time and for that reason.
+// that time and for that reason, or for one that it has become since.
 func (l *Loop) entriesKnown(ctx context.Context, i *authority, next, last *list.List) error {
 	for _, e := range next.Entries {
 		if last != nil {
@@ -307,7 +335,7 @@ func (l *Loop) entriesKnown(ctx context.Context, i *authority, next, last *list.
 		if len(found) == 0 || found[0].State != store.StateRevoked {
 			return fmt.Errorf("it revokes %s, which the books do not know as revoked", e.Serial)
 		}
-		if c := found[0]; !c.RevokedAt.Equal(e.RevokedAt) || c.Reason != e.Reason {
+		if c := found[0]; !c.RevokedAt.Equal(e.RevokedAt) || !e.Reason.CanBecome(c.Reason) {
 			return fmt.Errorf("it revokes %s at %s (%s), the books at %s (%s)", e.Serial,
 				e.RevokedAt.Format(time.RFC3339), e.Reason, c.RevokedAt.Format(time.RFC3339), c.Reason)
 		}

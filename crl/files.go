@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,8 +72,8 @@ func (l *Loop) files(lists []store.List) (gitrepo.Files, error) {
 	m := manifest{Files: make(map[string]string)}
 	var bundle [][]byte
 	var chain []byte
-	chainOf := append(append([]*authority(nil), l.issuers...), l.root)
-	for _, i := range chainOf {
+	authorities := l.chain()
+	for _, i := range authorities {
 		der, row, err := l.listOf(i, lists, root)
 		if err != nil {
 			return nil, err
@@ -92,7 +93,7 @@ func (l *Loop) files(lists []store.List) (gitrepo.Files, error) {
 	}
 	files[chainFile] = chain
 	files[bundleFile] = list.EncodeBundle(bundle...)
-	if err := l.checkBundle(files[bundleFile], chainOf); err != nil {
+	if err := l.checkBundle(files[bundleFile], authorities); err != nil {
 		return nil, fmt.Errorf("the bundle is not published: %w", err)
 	}
 	for path, content := range files {
@@ -105,6 +106,9 @@ func (l *Loop) files(lists []store.List) (gitrepo.Files, error) {
 	files[manifestFile] = append(text, '\n')
 	return files, nil
 }
+
+// chain gives the CAs whose lists stand in the folder, the root last.
+func (l *Loop) chain() []*authority { return append(slices.Clone(l.issuers), l.root) }
 
 func (l *Loop) listOf(i *authority, lists []store.List, root *list.List) ([]byte, manifestList, error) {
 	if i == l.root {

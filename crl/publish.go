@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,28 +27,71 @@ func (l *Loop) lookAtRemote(ctx context.Context) (map[cert.Issuer]*list.List, er
 	if err != nil {
 		return nil, fmt.Errorf("reading the remote: %w", err)
 	}
+	books, err := l.store.Lists(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.raiseAlarm(files, books)
 	return l.verified(files), nil
 }
 
 func (l *Loop) verified(files gitrepo.Files) map[cert.Issuer]*list.List {
 	seen := make(map[cert.Issuer]*list.List)
 	for _, i := range l.issuers {
-		der, ok := files[derFile(i.id)]
-		if !ok {
-			continue
+		if parsed, err := list.Parse(files[derFile(i.id)]); err == nil && parsed.Verify(i.cert) == nil {
+			seen[i.id] = parsed
 		}
-		parsed, err := list.Parse(der)
-		if err == nil {
-			err = parsed.Verify(i.cert)
-		}
-		if err != nil {
-			l.log.Error("somebody replaced a list on the remote", zap.String("code", codeTampered),
-				zap.String("file", derFile(i.id)), zap.Error(err))
-			continue
-		}
-		seen[i.id] = parsed
 	}
 	return seen
+}
+
+// raiseAlarm says which files with lists, of those that once were published, are gone or are not ours.
+func (l *Loop) raiseAlarm(files gitrepo.Files, books []store.List) {
+	published := make(map[cert.Issuer]string)
+	for _, kept := range books {
+		if kept.PublishedNumber != "" {
+			published[kept.Issuer] = kept.PublishedNumber
+		}
+	}
+	chain := l.chain()
+	holding := map[string][]*authority{bundleFile: chain}
+	for _, i := range chain {
+		holding[derFile(i.id)], holding[pemFile(i.id)] = []*authority{i}, []*authority{i}
+	}
+	for _, path := range slices.Sorted(maps.Keys(holding)) {
+		content, there := files[path]
+		if !there && len(published) == 0 {
+			continue
+		}
+		if err := genuine(content, holding[path], published); err != nil {
+			l.log.Error("somebody replaced a list on the remote", zap.String("code", codeTampered),
+				zap.String("file", path), zap.Bool("there", there), zap.Error(err))
+		}
+	}
+}
+
+// genuine checks that a file, DER or PEM, holds one list of each authority, in their order, and none
+// that is older than the one that was published.
+func genuine(file []byte, authorities []*authority, published map[cert.Issuer]string) error {
+	lists, err := list.ParseBundle(file)
+	if parsed, notDER := list.Parse(file); notDER == nil {
+		lists, err = []*list.List{parsed}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(lists) != len(authorities) {
+		return fmt.Errorf("it holds %d lists, not %d", len(lists), len(authorities))
+	}
+	for n, i := range authorities {
+		if err := lists[n].Verify(i.cert); err != nil {
+			return err
+		}
+		if last := published[i.id]; lists[n].Number.Cmp(number(last)) < 0 {
+			return fmt.Errorf("it holds list %s of %s; list %s was published", lists[n].Number, i.id, last)
+		}
+	}
+	return nil
 }
 
 // push brings the lists of the books to the remote with a checkpoint that covers them, and enters that
@@ -55,50 +101,98 @@ func (l *Loop) push(ctx context.Context, debts []store.Debt) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	note, err := l.signer.Checkpoint(ctx)
-	if err != nil {
-		return "", fmt.Errorf("asking for a checkpoint: %w", err)
-	}
-	ours, err := l.files(lists)
-	if err != nil {
+	o := &offer{loop: l, lists: lists}
+	if o.least, err = l.mustCover(ctx, lists); err != nil {
 		return "", err
 	}
-	commit, changed, err := l.publisher.Publish(ctx, func(current gitrepo.Files) (gitrepo.Change, error) {
-		return l.change(current, ours, lists, note)
-	})
+	if o.note, err = l.signer.Checkpoint(ctx); err != nil {
+		return "", fmt.Errorf("asking for a checkpoint: %w", err)
+	}
+	if o.head, err = audit.OpenCheckpoint(o.note, l.signer.Hello().LogKey); err != nil {
+		return "", err
+	}
+	if o.files, err = l.files(lists); err != nil {
+		return "", err
+	}
+	commit, changed, err := l.publisher.Publish(ctx, o.change)
 	if err != nil {
 		return "", fmt.Errorf("publishing: %w", err)
 	}
 	if !changed && len(debts) == 0 && allPublished(lists) {
 		return commit, nil
 	}
-	checkpoint, err := audit.OpenCheckpoint(note, l.signer.Hello().LogKey)
-	if err != nil {
-		return "", err
-	}
-	return commit, l.enter(ctx, debts, lists, commit, checkpoint.Size)
+	return commit, l.enter(ctx, debts, lists, commit, o.covered)
 }
 
-// change says what the commit does. While nothing but the checkpoint would change there is no commit.
-func (l *Loop) change(current, ours gitrepo.Files, lists []store.List, note []byte) (gitrepo.Change, error) {
-	differs := len(current[checkpointFile]) == 0
-	for path, content := range ours {
+// mustCover gives the size that a checkpoint beside these lists has at the least.
+func (l *Loop) mustCover(ctx context.Context, lists []store.List) (int64, error) {
+	var least int64
+	for _, kept := range lists {
+		at, err := l.signedAt(ctx, kept)
+		if err != nil {
+			return 0, fmt.Errorf("looking for list %s of %s on the log: %w", kept.Number, kept.Issuer, err)
+		}
+		least = max(least, at+1)
+	}
+	return least, nil
+}
+
+// signedAt finds the leaf that says that a list was signed. It comes soon after the one that announced
+// the list, which is the one that the books name.
+func (l *Loop) signedAt(ctx context.Context, kept store.List) (int64, error) {
+	const atOnce = 64
+	size, _ := l.store.Head()
+	for from := kept.Signed; from < size; from += atOnce {
+		leaves, err := l.store.Leaves(ctx, from, min(from+atOnce, size))
+		if err != nil {
+			return 0, err
+		}
+		for n, encoded := range leaves {
+			leaf, err := audit.Decode(encoded)
+			if err != nil {
+				return 0, err
+			}
+			if e, ok := leaf.Event.(*audit.CRLSigned); ok && e.Issuer == kept.Issuer && e.Number == kept.Number {
+				return from + int64(n), nil
+			}
+		}
+	}
+	return 0, errors.New("it is not there")
+}
+
+// offer is what the remote is to hold.
+type offer struct {
+	loop    *Loop
+	lists   []store.List
+	files   gitrepo.Files // all but the checkpoint
+	least   int64         // leaves that the checkpoint has to cover
+	note    []byte
+	head    audit.Checkpoint // in note
+	covered int64            // by the checkpoint in the commit that holds the files
+}
+
+// change says what the commit does. While the files are there, and a checkpoint that covers them, there
+// is no commit for a newer checkpoint alone.
+func (o *offer) change(current gitrepo.Files) (gitrepo.Change, error) {
+	there, err := audit.OpenCheckpoint(current[checkpointFile], o.loop.signer.Hello().LogKey)
+	differs := err != nil || there.Size < o.least || there.Size > o.head.Size
+	for path, content := range o.files {
 		differs = differs || !bytes.Equal(current[path], content)
 	}
 	if !differs {
+		o.covered = there.Size
 		return gitrepo.Change{}, nil
 	}
-	seen := l.verified(current)
-	for _, kept := range lists {
-		if s := seen[kept.Issuer]; s != nil && s.Number.Cmp(number(kept.Number)) > 0 {
-			return gitrepo.Change{}, fmt.Errorf("the remote holds list %s of %s, newer than %s of the books", s.Number, kept.Issuer, kept.Number)
+	seen := o.loop.verified(current)
+	for _, kept := range o.lists {
+		if s := seen[kept.Issuer]; strange(s, kept) {
+			return gitrepo.Change{}, fmt.Errorf("the remote holds list %s of %s, which is not from the books, whose last is %s", s.Number, kept.Issuer, kept.Number)
 		}
 	}
-	files := gitrepo.Files{checkpointFile: note}
-	for path, content := range ours {
-		files[path] = content
-	}
-	return gitrepo.Change{Files: files, Message: message(seen, lists, note)}, nil
+	files := gitrepo.Files{checkpointFile: o.note}
+	maps.Copy(files, o.files)
+	o.covered = o.head.Size
+	return gitrepo.Change{Files: files, Message: message(seen, o.lists, o.note)}, nil
 }
 
 func allPublished(lists []store.List) bool {

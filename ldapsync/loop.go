@@ -77,7 +77,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		for _, d := range debts {
 			<-free
 			visits.Go(func() {
-				l.pay(ctx, d) // logged and postponed there
+				_ = l.pay(ctx, d) // logged and postponed there
 				free <- struct{}{}
 				select {
 				case ended <- struct{}{}:

@@ -306,6 +306,64 @@ func TestCallerIsItsGrants(t *testing.T) {
 	}
 }
 
+// TestCrowd: strangers who only hold the door do not keep callers out.
+func TestCrowd(t *testing.T) {
+	w := newWorld(t)
+	own := w.caller("provisioning")
+	address := strings.TrimPrefix(w.url, "https://")
+	for range maxHandshakes + 20 {
+		c, err := net.Dial("tcp", address)
+		w.must(err)
+		defer func() { _ = c.Close() }()
+	}
+	begun := time.Now()
+	if n, _ := w.list(w.browser(own)); n != 0 || time.Since(begun) > headerTime/2 {
+		t.Errorf("fault %d after %v", n, time.Since(begun))
+	}
+	w.counted("tcp.crowded", 21)
+}
+
+// TestFull: when the places of callers are taken, another connection is not served, and one that ends
+// gives its place to the next.
+func TestFull(t *testing.T) {
+	w := newWorld(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.must(err)
+	d := newDoor(w.server, l)
+	for range maxConns {
+		d.conns <- struct{}{}
+	}
+	dial := func() *tls.Conn {
+		c, err := tls.Dial("tcp", l.Addr().String(), w.clientTLS(w.caller("provisioning")))
+		w.must(err)
+		return c
+	}
+	c := dial()
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("it was served")
+	}
+	w.must(c.Close())
+	w.counted("tcp.crowded", 1)
+	<-d.conns
+	c = dial()
+	served, err := d.Accept()
+	w.must(err)
+	if len(d.conns) != maxConns {
+		t.Errorf("%d places are taken", len(d.conns))
+	}
+	_ = served.Close()
+	_ = served.Close()
+	if len(d.conns) != maxConns-1 {
+		t.Errorf("%d places are taken after the end of one", len(d.conns))
+	}
+	w.must(c.Close())
+	w.must(d.Close())
+	d.wait()
+	if _, err := d.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 // TestRate: a caller in a hurry is told so, and folded into one record.
 func TestRate(t *testing.T) {
 	w := newWorld(t)

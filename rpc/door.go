@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,8 +16,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// How many connections there may be. Those that have not proved who they are have places of their own,
-// so that strangers cannot take all of them.
+// How many connections there may be: of callers, and on top of that of those who have not shown who they
+// are. Where there are too many of the latter, the one that has taken longest makes room: an honest
+// handshake takes milliseconds, and strangers who only hold the door would otherwise shut it.
 const (
 	maxConns      = 1024
 	maxHandshakes = 256
@@ -25,22 +27,24 @@ const (
 // door is the listener of the HTTP server: it hands over connections whose TLS handshake is done, and
 // counts the others by what went wrong.
 type door struct {
-	server     *Server
-	tcp        net.Listener
-	ctx        context.Context
-	close      context.CancelFunc
-	ready      chan net.Conn
-	handshakes chan struct{}
-	conns      chan struct{}
-	workers    sync.WaitGroup
+	server  *Server
+	tcp     net.Listener
+	ctx     context.Context
+	close   context.CancelFunc
+	ready   chan net.Conn
+	conns   chan struct{}
+	workers sync.WaitGroup
+
+	mu      sync.Mutex
+	knocked []*knock // oldest first
 }
+
+// knock is a handshake under way.
+type knock struct{ give func() }
 
 func newDoor(s *Server, tcp net.Listener) *door {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &door{
-		server: s, tcp: tcp, ctx: ctx, close: cancel, ready: make(chan net.Conn),
-		handshakes: make(chan struct{}, maxHandshakes), conns: make(chan struct{}, maxConns),
-	}
+	d := &door{server: s, tcp: tcp, ctx: ctx, close: cancel, ready: make(chan net.Conn), conns: make(chan struct{}, maxConns)}
 	d.workers.Go(d.welcome)
 	return d
 }
@@ -80,31 +84,33 @@ func (d *door) welcome() {
 			time.Sleep(acceptPause)
 			continue
 		}
-		conn, full := d.place(c)
-		if full {
-			d.server.crowd.stranger("tcp.crowded")
-			_ = c.Close()
-			continue
-		}
-		d.workers.Go(func() { d.handshake(conn) })
+		d.workers.Go(func() { d.handshake(c) })
 	}
 }
 
-// place takes a place for a connection, and one for its handshake.
-func (d *door) place(c net.Conn) (placed *conn, full bool) {
-	select {
-	case d.handshakes <- struct{}{}:
-	default:
-		return nil, true
+// enter takes a place for a handshake. Its context ends with the handshake's time, or when the place is
+// needed.
+func (d *door) enter() (ctx context.Context, leave func()) {
+	ctx, cancel := context.WithTimeout(d.ctx, headerTime)
+	ctx, give := context.WithCancelCause(ctx)
+	k := &knock{func() { give(errCrowded) }}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.knocked = append(d.knocked, k)
+	if len(d.knocked) > maxHandshakes {
+		d.knocked[0].give()
+		d.knocked = d.knocked[1:]
 	}
-	select {
-	case d.conns <- struct{}{}:
-	default:
-		<-d.handshakes
-		return nil, true
+	return ctx, func() {
+		give(nil)
+		cancel()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.knocked = slices.DeleteFunc(d.knocked, func(other *knock) bool { return other == k })
 	}
-	return &conn{Conn: c, leave: sync.OnceFunc(func() { <-d.conns })}, false
 }
+
+var errCrowded = errors.New("too many connections")
 
 // How far a handshake got.
 const (
@@ -113,8 +119,7 @@ const (
 	atProof                    // the certificate is good, and wants its key
 )
 
-func (d *door) handshake(c *conn) {
-	defer func() { <-d.handshakes }()
+func (d *door) handshake(tcp net.Conn) {
 	var stage atomic.Int32
 	config := d.server.tls.Clone()
 	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -126,11 +131,19 @@ func (d *door) handshake(c *conn) {
 		stage.Store(atProof)
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(d.ctx, headerTime)
-	defer cancel()
+	ctx, leave := d.enter()
+	defer leave()
+	c := &conn{Conn: tcp, leave: func() {}}
 	secure := tls.Server(c, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
+	err := secure.HandshakeContext(ctx)
+	if err == nil {
+		err = d.admit(c)
+	}
+	if err != nil {
 		_ = secure.Close()
+		if errors.Is(context.Cause(ctx), errCrowded) {
+			err = errCrowded
+		}
 		if d.ctx.Err() == nil {
 			d.server.crowd.stranger(handshakeCause(err, stage.Load()))
 		}
@@ -143,12 +156,25 @@ func (d *door) handshake(c *conn) {
 	}
 }
 
+// admit takes a place for a connection, which its end gives back.
+func (d *door) admit(c *conn) error {
+	select {
+	case d.conns <- struct{}{}:
+		c.leave = sync.OnceFunc(func() { <-d.conns })
+		return nil
+	default:
+		return errCrowded
+	}
+}
+
 // handshakeCause names what ended a handshake, from a small fixed set.
 func handshakeCause(err error, stage int32) string {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var network *net.OpError
 	switch {
+	case errors.Is(err, errCrowded):
+		return "tcp.crowded"
 	case errors.As(err, &certificate):
 		return certificateCause(certificate)
 	case errors.Is(err, context.DeadlineExceeded):

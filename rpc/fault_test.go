@@ -90,6 +90,11 @@ func TestRequestID(t *testing.T) {
 	if d := detail(t, a); a.OK || d["code"] != "request.repeated" || d["prior_request_id"] != first {
 		t.Errorf("the same without an id: %s %s, want %v", a.Msg, a.Detail, first)
 	}
+	carol["request_id"] = first
+	w.must(c.Call(t.Context(), "ca.issue", carol, &a))
+	if d := detail(t, a); !a.OK || d["request_id"] != first {
+		t.Errorf("under the id that was told: %s %s", a.Msg, a.Detail)
+	}
 }
 
 // TestPlan: what would happen is said and recorded, and does not happen.

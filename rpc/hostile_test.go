@@ -221,6 +221,12 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %q is not ASCII", what, a.Msg)
 		}
 	}
+	// XML cannot carry this one.
+	var a client.Answer
+	w.must(c.Call(t.Context(), "ca.issue", user("ali\x00ce"), &a))
+	if a.OK || detail(t, a)["code"] != "name.control" {
+		t.Errorf("NUL: %s %s", a.Msg, a.Detail)
+	}
 	if n := w.signatures(); n != signed {
 		t.Errorf("%d signatures more", n-signed)
 	}

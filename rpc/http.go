@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,8 +115,7 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 func (s *Server) guarded(ctx context.Context, rq *request, params []any) (value any, f *fault) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic", zap.Stack("stack"))
-			f = s.broken(rq, fmt.Errorf("panic: %v", p))
+			f = s.broken(rq, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
 	return s.perform(ctx, rq, params)

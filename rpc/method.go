@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -57,10 +58,11 @@ type request struct {
 func method[P params](s *Server, name, help string, handle func(context.Context, *request, P) (answer, error)) row {
 	call := func(ctx context.Context, rq *request, list []any) (any, error) {
 		var p P
-		if err := bindStruct(list, &p); err != nil {
+		err := bindStruct(list, &p)
+		rq.about = p.about() // as far as it was understood, for the record
+		if err != nil {
 			return nil, err
 		}
-		rq.about = p.about()
 		if err := rq.identify(p); err != nil {
 			return nil, err
 		}
@@ -161,7 +163,8 @@ func (s *Server) perform(ctx context.Context, rq *request, params []any) (any, *
 		}
 		return value, nil
 	}
-	if f, ok := err.(*fault); ok {
+	var f *fault
+	if errors.As(err, &f) {
 		return nil, s.misunderstood(ctx, rq, f)
 	}
 	return s.declined(ctx, rq, err)

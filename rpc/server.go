@@ -108,6 +108,10 @@ func New(o Options) (*Server, error) {
 // Serve answers on a TCP listener until ctx ends; then calls under way are finished, for a moment, what
 // was counted is entered on the log, and it returns nil. The store must stay open until then.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	journal, err := zap.NewStdLogAt(s.log, zap.ErrorLevel)
+	if err != nil {
+		return fmt.Errorf("serving: %w", err)
+	}
 	calls, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	h := &http.Server{
@@ -119,7 +123,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:                  idleTime,
 		MaxHeaderBytes:               maxHeader,
 		TLSNextProto:                 map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only
-		ErrorLog:                     zap.NewStdLog(s.log),
+		ErrorLog:                     journal,
 		BaseContext:                  func(net.Listener) context.Context { return calls },
 		ConnContext:                  withConn,
 		ConnState:                    s.connState,
@@ -133,7 +137,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- h.Serve(door) }()
 
-	var err error
 	select {
 	case err = <-served:
 		err = fmt.Errorf("serving: %w", err)

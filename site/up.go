@@ -54,7 +54,7 @@ func start(bin, name string, stdout, stderr io.Writer, args ...string) (*child, 
 func (c *child) stop() error {
 	select {
 	case <-c.ended:
-		return fmt.Errorf("%w: %s: %v\n%s", ErrDied, c.name, c.err, c.tail)
+		return fmt.Errorf("%w: %s: %w\n%s", ErrDied, c.name, c.failure(), c.tail)
 	default:
 	}
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -73,6 +73,14 @@ func (c *child) stop() error {
 		return fmt.Errorf("stopping %s: %w\n%s", c.name, c.err, c.tail)
 	}
 	return nil
+}
+
+// failure is how a process ended, which is never nothing.
+func (c *child) failure() error {
+	if c.err == nil {
+		return errors.New("exit status 0")
+	}
+	return c.err
 }
 
 // tail passes a stream on and keeps its end, to say why a process died.

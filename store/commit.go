@@ -313,7 +313,7 @@ func (s *Store) breakUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.engine != nil {
-		s.engine.close()
+		_ = s.engine.close() // it is given up
 		s.engine = nil
 	}
 	s.gone = ErrBroken

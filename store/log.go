@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -88,13 +87,13 @@ func readLeaves(ctx context.Context, st *statements, from, to int64) ([][]byte, 
 			return err
 		}
 		if want := from + int64(len(leaves)); position != want {
-			return fmt.Errorf("leaf %d is missing", want)
+			return fmt.Errorf("%w: leaf %d is missing", ErrHole, want)
 		}
 		leaves = append(leaves, leaf)
 		return nil
 	}, "SELECT position, leaf FROM leaf WHERE position >= $1 AND position < $2 ORDER BY position", from, to)
 	if err == nil && int64(len(leaves)) != to-from {
-		err = fmt.Errorf("leaf %d is missing", from+int64(len(leaves)))
+		err = fmt.Errorf("%w: leaf %d is missing", ErrHole, from+int64(len(leaves)))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the log: %w", err)
@@ -120,7 +119,7 @@ func readNode(ctx context.Context, st *statements, position int64) (audit.Hash, 
 	var node []byte
 	err := st.rows(ctx, func(rows *sql.Rows) error { return rows.Scan(&node) }, "SELECT hash FROM node WHERE position = $1", position)
 	if err == nil && len(node) != tlog.HashSize {
-		err = errors.New("it is missing")
+		err = fmt.Errorf("%w: it is missing", ErrHole)
 	}
 	if err != nil {
 		return audit.Hash{}, fmt.Errorf("reading node %d: %w", position, err)

@@ -43,6 +43,7 @@ var (
 	ErrAlreadyRevoked = errors.New("the certificate is already revoked")
 	ErrAbandoned      = errors.New("the certificate was never signed")
 	ErrListNumber     = errors.New("the list's number does not follow")
+	ErrHole           = errors.New("the log has a hole")
 )
 
 // Store is an open database. Its methods are safe for concurrent use.

@@ -81,7 +81,7 @@ func TestShowTellsAWholeLife(t *testing.T) {
 func TestShowFollowsARevocationThatWasWaiting(t *testing.T) {
 	w := newWorld(t)
 	intent := w.intent(1, "User 1")
-	w.add(alice, &audit.RevokeDone{RequestID: "r", Pending: []cert.Serial{serial(1)}})
+	w.add(alice, &audit.RevokeDone{RequestID: "r", Reason: cert.Superseded, Pending: []cert.Serial{serial(1)}})
 	w.list(1)
 	r := revocation(1)
 	w.add(alice, &audit.IssueDone{Serial: serial(1), Intent: intent, Room: w.state(), Revocation: &r})
@@ -210,6 +210,11 @@ func TestALeafThatCannotBeReadIsShown(t *testing.T) {
 	rows := w.wantShown(Filter{Serial: serial(1)}, "unreadable")
 	if rows[0].Index != intent {
 		t.Error(rows[0])
+	}
+	var table bytes.Buffer
+	w.must(WriteTable(&table, Show(w.ctx, w.store, Filter{Serial: serial(1)})))
+	if strings.Contains(table.String(), "0001-01-01") {
+		t.Error("it is shown with a time that nobody knows")
 	}
 	var lines bytes.Buffer
 	w.must(WriteJSON(&lines, Show(w.ctx, w.store, Filter{Serial: serial(1)})))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/store"
 )
 
 // Source is what Verify compares.
@@ -101,9 +102,9 @@ func page(ctx context.Context, v *audit.Verifier, log Log, from int64, leaves []
 	for _, leaf := range leaves {
 		tree.Append(leaf)
 	}
-	stored, err := log.Root(ctx, tree.Size())
+	stored, err := storedRoot(ctx, log, tree.Size())
 	if err != nil {
-		return fmt.Errorf("reading the tree: %w", err)
+		return err
 	}
 	altered := tree.Root() != stored
 	for i, leaf := range leaves {
@@ -113,12 +114,22 @@ func page(ctx context.Context, v *audit.Verifier, log Log, from int64, leaves []
 			}
 			continue
 		}
-		if stored, err = log.Root(ctx, from+int64(i)+1); err != nil {
-			return fmt.Errorf("reading the tree: %w", err)
+		if stored, err = storedRoot(ctx, log, from+int64(i)+1); err != nil {
+			return err
 		}
 		if err := v.AddWithRoot(leaf, stored); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// storedRoot gives the root that the store keeps, and one that nothing agrees with where its tree has a
+// hole.
+func storedRoot(ctx context.Context, log Log, size int64) (audit.Hash, error) {
+	root, err := log.Root(ctx, size)
+	if err != nil && !errors.Is(err, store.ErrHole) {
+		return root, fmt.Errorf("reading the tree: %w", err)
+	}
+	return root, nil
 }

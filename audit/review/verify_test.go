@@ -2,6 +2,7 @@ package review
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/crl/gitrepo"
 	"github.com/chancery-ca/chancery/crl/list"
+	"github.com/chancery-ca/chancery/store"
 )
 
 // aLife issues two certificates, publishes a list, revokes one and publishes the next list.
@@ -105,6 +107,78 @@ func TestALeafAlteredInTheDatabase(t *testing.T) {
 	}
 }
 
+func TestHolesInTheDatabase(t *testing.T) {
+	w := newWorld(t)
+	w.fill(pageSize)
+	intent := w.issue(1, "User 1")
+	w.fill(pageSize)
+	w.must(w.store.Close())
+	db, err := sql.Open("sqlite", filepath.Join(w.dir, "db"))
+	w.must(err)
+	for i, step := range []struct {
+		statement string
+		code      string
+		index     int64
+	}{
+		{"UPDATE node SET position = 999999 WHERE position = (SELECT max(position) FROM node)", audit.LeafHash, intent + 3 + pageSize},
+		{"UPDATE leaf SET leaf = '{}' WHERE position = (SELECT max(position) FROM leaf)", audit.LeafHash, intent + 3 + pageSize},
+		{fmt.Sprintf("DELETE FROM leaf WHERE position = %d", intent), LeafMissing, intent},
+		{"DELETE FROM leaf WHERE position = 0", LeafMissing, 0},
+	} {
+		_, err := db.Exec(step.statement)
+		w.must(err)
+		damaged, err := store.OpenReader(w.ctx, filepath.Join(w.dir, "db"), w.clock)
+		w.must(err)
+		r := w.verifyLog(damaged)
+		w.must(damaged.Close())
+		w.wantContradiction(r, step.code, step.index, "")
+		if r.Leaves != step.index {
+			t.Errorf("step %d: %d leaves are called verified", i, r.Leaves)
+		}
+	}
+	w.must(db.Close())
+	w.store, err = store.OpenReader(w.ctx, filepath.Join(w.dir, "db"), w.clock)
+	w.must(err)
+}
+
+func TestADamagedRepositoryIsAnError(t *testing.T) {
+	w := newWorld(t)
+	w.aLife()
+	h := w.history()
+	blob := func(file string) string { return w.git("-C", w.repo, "rev-parse", "main:pki/"+file) }
+	for _, file := range []string{"users.crl", "checkpoint"} {
+		id := blob(file)
+		w.must(os.Remove(filepath.Join(w.repo, "objects", id[:2], id[2:])))
+		_, again := ReadHistory(w.ctx, w.remote, "pki")
+		if (again != nil) != (file == "checkpoint") {
+			t.Errorf("reading the checkpoints without %s: %v", file, again)
+		}
+		if _, err := Verify(w.ctx, Source{Log: w.store, LogKey: w.logKey, History: h}); err == nil {
+			t.Errorf("verified without %s, which cannot be read", file)
+		}
+	}
+}
+
+func TestAFolderThatBecameALink(t *testing.T) {
+	w := newWorld(t)
+	w.aLife()
+	clone := filepath.Join(t.TempDir(), "clone")
+	w.git("clone", "-q", w.repo, clone)
+	w.must(os.RemoveAll(filepath.Join(clone, "pki")))
+	w.must(os.Symlink("/etc", filepath.Join(clone, "pki")))
+	w.git("-C", clone, "add", "-A")
+	w.git("-C", clone, "commit", "-qm", "a link")
+	w.git("-C", clone, "push", "-q")
+	r := w.verify()
+	codes := map[string]int{}
+	for _, f := range r.Findings {
+		codes[f.Code]++
+	}
+	if r.Contradiction != nil || codes[CheckpointForm] != 1 || codes[CRLForeign] != 3 {
+		t.Errorf("%v, findings %+v", r.Contradiction, r.Findings)
+	}
+}
+
 func TestOthersCommitsAreFindings(t *testing.T) {
 	w := newWorld(t)
 	w.aLife()
@@ -116,6 +190,9 @@ func TestOthersCommitsAreFindings(t *testing.T) {
 	stranger, strangerKey := authority(t, "Example Users", nil, nil)
 	w.must(os.WriteFile(filepath.Join(clone, "pki", "root.crl"), w.sign(stranger, strangerKey, 9), 0o600))
 	w.git("-C", clone, "commit", "-qam", "put things straight\n\nAudit-Checkpoint: %%%")
+	w.must(os.WriteFile(filepath.Join(clone, "pki", "notes"), nil, 0o600))
+	w.git("-C", clone, "add", "-A")
+	w.git("-C", clone, "commit", "-qm", "notes")
 	w.must(os.WriteFile(filepath.Join(clone, "pki", "checkpoint"), bytes.Repeat([]byte("x"), maxNote+1), 0o600))
 	w.git("-C", clone, "commit", "-qam", "more")
 	w.must(os.Remove(filepath.Join(clone, "pki", "checkpoint")))
@@ -140,7 +217,7 @@ func TestOthersCommitsAreFindings(t *testing.T) {
 	if codes[audit.CheckpointSignature] != 1 || codes[CheckpointForm] != 2 || codes[CRLForeign] != 3 {
 		t.Errorf("findings: %+v", r.Findings)
 	}
-	if r.Commits != 7 || r.Lists != 4 {
+	if r.Commits != 8 || r.Lists != 4 {
 		t.Errorf("%d commits, %d lists", r.Commits, r.Lists)
 	}
 }
@@ -153,8 +230,8 @@ func TestTwoHistoriesSignedByTheLogKey(t *testing.T) {
 	signed, err := other.Sign(w.log)
 	w.must(err)
 	commit := w.commitRaw(gitrepo.Files{}, signed, "subject\n")
-	good := w.verifyLog(w.rebuilt(w.leaves()))
-	w.wantContradiction(good, audit.CheckpointRoot, good.Witnessed, commit)
+	r := w.verify()
+	w.wantContradiction(r, audit.CheckpointRoot, r.Witnessed, commit)
 }
 
 func TestListsAgainstTheLog(t *testing.T) {

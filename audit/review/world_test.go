@@ -162,7 +162,7 @@ func entryOf(n int) list.Entry {
 }
 
 func (w *world) revoke(n int) int64 {
-	return w.add(alice, &audit.RevokeDone{RequestID: fmt.Sprintf("revoke-%d", n), Revoked: []audit.Revocation{revocation(n)}})
+	return w.add(alice, &audit.RevokeDone{RequestID: fmt.Sprintf("revoke-%d", n), Reason: cert.Superseded, Revoked: []audit.Revocation{revocation(n)}})
 }
 
 // sign makes a list.

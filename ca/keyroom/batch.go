@@ -139,7 +139,7 @@ func (r *Room) answerReader(b signer.Batch) (signer.Reply, error) {
 		case signer.Leaves:
 			results[i].Leaves, err = r.leavesFrom(call.Index)
 		case signer.Lookup:
-			results[i].DER, err = r.lookup(call.Index)
+			results[i].DER, err = (&work{room: r, first: r.tree.Size()}).lookup(call.Index)
 		default:
 			err = refuse("batch.read_only", "%s needs the log", call.Kind)
 		}
@@ -170,17 +170,18 @@ func (r *Room) leavesFrom(index int64) ([][]byte, error) {
 	return leaves, nil
 }
 
-func (r *Room) lookup(index int64) ([]byte, error) {
-	w := &work{room: r, first: r.tree.Size()}
+// lookup gives the certificate of the intent at index, nil if it was not signed.
+func (w *work) lookup(index int64) ([]byte, error) {
 	intent, _, err := w.intent(index)
 	if err != nil {
 		return nil, err
 	}
-	s, ok := r.signed[intent.Serial]
-	if !ok || s.tbs != intent.TBSSHA256 {
+	der, err := w.already(intent)
+	var spent *signer.Refusal
+	if errors.As(err, &spent) {
 		return nil, nil
 	}
-	return r.stored(s, intent.Serial)
+	return der, err
 }
 
 // stored reads a certificate back from the journal.

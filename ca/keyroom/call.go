@@ -48,7 +48,7 @@ func (w *work) answer(call signer.Call) signer.Result {
 	case signer.Open:
 		result.Secrets, err = w.open(call.Index, call.Sealed)
 	case signer.Lookup:
-		result.DER, err = w.room.lookup(call.Index)
+		result.DER, err = w.lookup(call.Index)
 	default:
 		err = refuse("call.kind", "there is no call %.20q", string(call.Kind))
 	}

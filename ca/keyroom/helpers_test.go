@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/profile"
@@ -36,6 +38,10 @@ var made struct {
 func TestMain(m *testing.M) {
 	made.dirs = make(map[time.Time]string)
 	code := m.Run()
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "a test leaves goroutines behind:", err)
+		code = 1
+	}
 	for _, dir := range made.dirs {
 		_ = os.RemoveAll(dir)
 	}

@@ -66,6 +66,14 @@ func TestLint(t *testing.T) {
 						}
 						check(fmt.Sprintf("%s from %s, %s, %q", p, ca, kind, r.CRLURL), der)
 					}
+					if p == cert.User {
+						r.SANs = cert.SANs{}
+						der, _, err := a.builder.Precertificate(r)
+						if err != nil {
+							t.Fatal(err)
+						}
+						check(fmt.Sprintf("user without mail from %s, %s", ca, kind), der)
+					}
 				}
 			}
 		}

@@ -17,7 +17,8 @@
 //	server   digitalSignature, RSA keyEncipherment  serverAuth                   dns (one is the CN), ip
 //	caller   digitalSignature                       clientAuth                   none
 //
-// A user without a mail address gets no emailProtection and no subject alternative name.
+// A user without a mail address gets no keyEncipherment, no emailProtection and no subject alternative
+// name.
 package profile
 
 import (
@@ -132,14 +133,15 @@ func (b *Builder) template(r Request) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	usages := rules.leafUsages(r.SANs)
 	t := &x509.Certificate{
 		SignatureAlgorithm:    b.scheme.x509,
 		SerialNumber:          r.Serial.Int(),
 		Subject:               pkix.Name{CommonName: r.CN},
 		NotBefore:             r.NotBefore.UTC(),
 		NotAfter:              r.NotAfter.UTC(),
-		KeyUsage:              rules.keyUsage(kind),
-		ExtKeyUsage:           rules.leafUsages(r.SANs),
+		KeyUsage:              keyUsage(kind, usages),
+		ExtKeyUsage:           usages,
 		BasicConstraintsValid: true,
 		SubjectKeyId:          id,
 		DNSNames:              r.SANs.DNS,

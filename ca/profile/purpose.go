@@ -12,11 +12,10 @@ const day = 24 * time.Hour
 
 // rules are what a purpose decides.
 type rules struct {
-	title        string // of an issuing CA in its DN
-	usages       []x509.ExtKeyUsage
-	encipherment bool // RSA keys may carry keys too
-	standard     time.Duration
-	longest      time.Duration
+	title    string // of an issuing CA in its DN
+	usages   []x509.ExtKeyUsage
+	standard time.Duration
+	longest  time.Duration
 }
 
 // rulesOf holds the table in the package comment, and the validities. A person's certificate may last
@@ -26,13 +25,13 @@ func rulesOf(p cert.Purpose) (rules, error) {
 	switch p {
 	case cert.User:
 		return rules{
-			title:  "Users",
-			usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageEmailProtection}, encipherment: true,
+			title:    "Users",
+			usages:   []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageEmailProtection},
 			standard: 365 * day, longest: 825 * day,
 		}, nil
 	case cert.Server:
 		return rules{
-			title: "Servers", usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, encipherment: true,
+			title: "Servers", usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 			standard: 90 * day, longest: 397 * day,
 		}, nil
 	case cert.Caller:
@@ -44,10 +43,12 @@ func rulesOf(p cert.Purpose) (rules, error) {
 	return rules{}, refuse("purpose.unknown", "there is no purpose %q", clip(string(p)))
 }
 
-// keyUsage goes by what the key can do: an EC key enciphers nothing (RFC 8813 section 3).
-func (r rules) keyUsage(kind cert.KeyType) x509.KeyUsage {
+// keyUsage goes by what the key can do and what it is for: an EC key enciphers nothing (RFC 8813
+// section 3), and a key for client authentication alone only signs (RFC 5280 section 4.2.1.12).
+func keyUsage(kind cert.KeyType, usages []x509.ExtKeyUsage) x509.KeyUsage {
 	rsa := kind == cert.RSA2048 || kind == cert.RSA3072
-	if rsa && r.encipherment {
+	enciphers := slices.Contains(usages, x509.ExtKeyUsageServerAuth) || slices.Contains(usages, x509.ExtKeyUsageEmailProtection)
+	if rsa && enciphers {
 		return x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 	}
 	return x509.KeyUsageDigitalSignature

@@ -185,7 +185,9 @@ func writeLoose(dir, name string, o Object) error {
 	var packed bytes.Buffer
 	z := zlib.NewWriter(&packed)
 	fmt.Fprintf(z, "%s %d\x00", o.Type, len(o.Content)) // a buffer does not fail
-	z.Write(o.Content)
+	if _, err := z.Write(o.Content); err != nil {
+		return err
+	}
 	if err := z.Close(); err != nil {
 		return err
 	}

@@ -104,7 +104,7 @@ func (l *Local) moveRef(ctx context.Context, old, new string) error {
 	}
 	// Whatever happens from here, lock and draft go. What cannot be removed now
 	// is found by the next settle.
-	defer l.settle()
+	defer func() { _ = l.settle() }()
 	if err := writeSynced(l.draft, 0o666, []byte(new+"\n")); err != nil {
 		return fmt.Errorf("writing the branch: %w", err)
 	}

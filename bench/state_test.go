@@ -1,0 +1,89 @@
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// noteMemory adds what both processes hold at the moment.
+func (r *report) noteMemory(b *testing.B, s *installation, when string) {
+	daemon, daemonPeak := memory(b, s.daemon)
+	room, roomPeak := memory(b, s.room)
+	r.memory = append(r.memory, []string{
+		when, fmt.Sprintf("%.1f", daemon), fmt.Sprintf("%.1f", room), fmt.Sprintf("%.1f", daemon+room),
+		fmt.Sprintf("%.1f", daemonPeak+roomPeak),
+	})
+	r.most = max(r.most, daemon+room)
+}
+
+func (r *report) closeMemory() {
+	r.section("memory, MiB resident", []string{"peak is the sum of the highest of each process since it started"},
+		append([][]string{{"", "daemon", "key room", "both", "peak"}}, r.memory...))
+	r.target("both processes, resident, at the most", r.most, 80, " MiB")
+}
+
+// noteFlat adds what an issue costs at the moment, beside its parts.
+func (r *report) noteFlat(b *testing.B, s *installation, y *yardstick, more string) {
+	before := y.now(b).issue
+	at := s.calls
+	l := s.issue(b, jsonCodec(), 8, func(n int64) bool { return n <= 1500 }, nil)
+	parts := (before + y.now(b).issue) / 2
+	over := ratio(l.cpu(), parts)
+	r.flat = append(r.flat, []string{
+		fmt.Sprintf("from %d%s", at, more), l.each(l.daemon), l.each(l.room), micro(l.cpu()), micro(parts), fmt.Sprintf("%.2fx", over),
+	})
+	r.overs = append(r.overs, over)
+}
+
+func (r *report) closeFlat() {
+	r.section("an issue as certificates become many, 8 callers, 1,500 issues", nil,
+		append([][]string{{"certificates", "daemon us", "key room us", "CPU us", "parts us", "CPU/parts"}}, r.flat...))
+	r.target("issue with the most certificates over the first", r.overs[len(r.overs)-1]/r.overs[0], 1.15, "x")
+}
+
+// reportPreloaded puts many more certificates into the books and on the log, as others would have
+// left them there, and measures once more. The key room reads their leaves but did not sign them.
+func reportPreloaded(b *testing.B, r *report, s *installation, y *yardstick) {
+	const rows = 100_000
+	s.stop(b)
+	st := must1(store.Open(context.Background(), s.path("state", "store.db"), time.Now))(b)
+	var next atomic.Int64
+	var writers sync.WaitGroup
+	for range 64 {
+		writers.Go(func() {
+			for n := next.Add(1); n <= rows; n = next.Add(1) {
+				c := certificate(n)
+				enter(b, st, c)
+				complete(b, st, c)
+			}
+		})
+	}
+	writers.Wait()
+	must(b, st.Close())
+	s.start(b)
+	s.warm(b)
+	r.noteMemory(b, s, "restarted with 100,000 more on the log")
+	r.noteFlat(b, s, y, " and 100,000 of others")
+	r.closeFlat()
+	r.closeMemory()
+}
+
+func complete(b *testing.B, s *store.Store, c store.Certificate) {
+	der := bytes.Repeat([]byte("d"), 600)
+	_, err := s.Update(context.Background(), audit.Actor{Kind: audit.ByDaemon}, func(tx *store.Tx) (audit.Event, error) {
+		_, err := tx.Complete(c.Serial, der)
+		return &audit.IssueDone{Serial: c.Serial, Fingerprint: cert.FingerprintOf(der)}, err
+	})
+	if err != nil {
+		b.Error(err)
+	}
+}
