@@ -2,28 +2,27 @@ package chancery_test
 
 import (
 	"context"
-	"fmt"
-	"net"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/chancery-ca/chancery/ca/keyroom"
+	"github.com/chancery-ca/chancery/site"
 )
 
 // readme gives the code blocks of README.md of one language, in order.
 func readme(t *testing.T, language string) []string {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var blocks []string
-	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(page(t, "README.md"), -1) {
 		blocks = append(blocks, m[1])
 	}
 	if len(blocks) == 0 {
@@ -32,30 +31,17 @@ func readme(t *testing.T, language string) []string {
 	return blocks
 }
 
-// buildForReadme builds the programs where the README has them after make build, and gives the folder.
-func buildForReadme(t *testing.T) string {
+// readmeFolder makes a folder with the programs where the README has them after make build.
+func readmeFolder(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "bin")+"/", "./cmd/chancery", "./cmd/chanceryd", "./cmd/chancery-keyroom")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
+	dir, err := os.MkdirTemp(scratch, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(built(t, released), filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
 	}
 	return dir
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // runGroup runs a command in dir with its own process group, which is killed if it takes too long, and
@@ -76,21 +62,25 @@ func runGroup(t *testing.T, dir string, name string, args ...string) (string, er
 	return out.String(), err
 }
 
-// TestReadmeCommands runs the sh blocks of the README as one script, on a fresh build. Only the port
+// TestReadmeCommands runs the sh blocks of the README as one script, on a fresh build. Only the address
 // differs, since that one may be in use.
 func TestReadmeCommands(t *testing.T) {
-	dir, port := buildForReadme(t), freePort(t)
+	dir := readmeFolder(t)
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
 	python := readme(t, "python")
 	if len(python) != 1 {
 		t.Fatalf("%d Python blocks; issue.py is one", len(python))
 	}
-	ours := func(text string) string { return strings.ReplaceAll(text, "8443", port) }
+	ours := func(text string) string { return strings.ReplaceAll(text, "127.0.0.1:8443", address) }
 	if err := os.WriteFile(filepath.Join(dir, "issue.py"), []byte(ours(python[0])), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// The README's reader stops the service; if a command before that fails, the script does.
 	script := "set -eu\ntrap 'kill $! 2>/dev/null || true' EXIT\n" + strings.Join(readme(t, "sh"), "")
-	script = strings.Replace(ours(script), "chancery init ca", "chancery init ca --listen 127.0.0.1:"+port, 1)
+	script = strings.Replace(ours(script), "chancery init ca", "chancery init ca --listen "+address, 1)
 	out, err := runGroup(t, dir, "sh", "-c", script)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -130,7 +120,7 @@ func checkWithOpenSSL(t *testing.T, dir, serial, password string) {
 // TestReadmeOutput runs the demo and compares what it says with what the README shows, line for line
 // but for what differs between runs: bytes, ports, times and the order of what happens at once.
 func TestReadmeOutput(t *testing.T) {
-	dir := buildForReadme(t)
+	dir := readmeFolder(t)
 	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "run-demo"), "./scripts/demo").CombinedOutput(); err != nil {
 		t.Fatalf("building the demo: %v\n%s", err, out)
 	}
@@ -176,8 +166,9 @@ func plain(text string) []string {
 	return lines
 }
 
-// TestReadmeLinks checks that what the README and the documents point to is there.
-func TestReadmeLinks(t *testing.T) {
+// TestDocumentsPointToWhatIsThere checks the links of all documents, and that the tests and stories
+// that the design names are there.
+func TestDocumentsPointToWhatIsThere(t *testing.T) {
 	pages, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		t.Fatal(err)
@@ -188,18 +179,88 @@ func TestReadmeLinks(t *testing.T) {
 	}
 	pages = append(append(pages, decisions...), "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 	link := regexp.MustCompile(`\]\(([^)#]+)`)
-	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+	for _, path := range pages {
+		for _, m := range link.FindAllStringSubmatch(page(t, path), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
-				t.Error(fmt.Errorf("%s links to %s: %w", page, m[1], err))
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
 			}
 		}
 	}
+	sources := testSources(t)
+	for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+|[\w-]+\.txtar`).FindAllString(page(t, "docs/DESIGN.md"), -1) {
+		if _, err := os.Stat("testdata/script/" + name); err != nil && !strings.Contains(sources, "\nfunc "+name+"(") && name != "NAME.txtar" {
+			t.Errorf("docs/DESIGN.md names %s, which is not there", name)
+		}
+	}
+}
+
+func page(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// testSources gives all test files of the module in one.
+func testSources(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		all.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all.String()
+}
+
+// TestEveryKeyIsDocumented checks that docs/CONFIG.md has a row for every key of the two files.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	text := page(t, "docs/CONFIG.md")
+	for tag, config := range map[string]reflect.Type{"yaml": reflect.TypeFor[site.Config](), "json": reflect.TypeFor[keyroom.Config]()} {
+		keys := keysOf(config, tag, "")
+		if len(keys) < 10 {
+			t.Errorf("only %d keys found in %s", len(keys), config)
+		}
+		for _, key := range keys {
+			if !strings.Contains(text, "`"+key+"`") {
+				t.Errorf("docs/CONFIG.md does not say what %s is", key)
+			}
+		}
+	}
+}
+
+// keysOf gives the keys of a configuration, those of lists as in callers[].name.
+func keysOf(config reflect.Type, tag, prefix string) []string {
+	var keys []string
+	for i := range config.NumField() {
+		f := config.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get(tag), ",")
+		if name == "" || name == "-" {
+			continue
+		}
+		inner := f.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Slice && inner.Elem().Kind() == reflect.Struct {
+			name, inner = name+"[]", inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			keys = append(keys, keysOf(inner, tag, prefix+name+".")...)
+			continue
+		}
+		keys = append(keys, prefix+name)
+	}
+	return keys
 }

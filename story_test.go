@@ -24,12 +24,13 @@ import (
 //	down                         stop it, in order
 //	ended CODE                   wait until it has ended by itself, with this exit code and no child left
 //	start room|daemon DIR [K=V]  start one process alone; with a K=V it is one that can be made to die
-//	stop room|daemon             stop it, in order
+//	halt room|daemon             stop it, in order
 //	crash room|daemon            kill it, whichever way it was started
 //	crashed room|daemon          wait until it has died by SIGKILL
+//	said room|daemon TEXT        check that a process that was started alone has said something
 //	exits CODE PROGRAM ARGS...   run a program that must end with this exit code
 func TestStories(t *testing.T) {
-	bin := built(t, released)
+	bin, dying := built(t, released), built(t, mortal)
 	path := toolPath(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -46,6 +47,7 @@ func TestStories(t *testing.T) {
 				return err
 			}
 			env.Setenv("PATH", bin+":"+path)
+			env.Setenv("MORTAL", dying) // the programs that can be made to die
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("LISTEN", address)
 			env.Setenv("URL", "https://"+address+"/RPC2")
@@ -60,9 +62,9 @@ func TestStories(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"up": scripted(upCommand), "down": scripted(downCommand), "ended": scripted(endedCommand),
-			"start": scripted(startCommand), "stop": scripted(stopCommand),
+			"start": scripted(startCommand), "halt": scripted(haltCommand),
 			"crash": scripted(crashCommand), "crashed": scripted(crashedCommand),
-			"exits": scripted(exitsCommand),
+			"said": scripted(saidCommand), "exits": scripted(exitsCommand),
 		},
 	})
 }
@@ -206,7 +208,7 @@ func startCommand(ts *testscript.TestScript, s *stage, args []string) error {
 	return s.put(ts, args[0], p, err)
 }
 
-func stopCommand(_ *testscript.TestScript, s *stage, args []string) error {
+func haltCommand(_ *testscript.TestScript, s *stage, args []string) error {
 	if len(args) != 1 {
 		return errArguments
 	}
@@ -259,6 +261,20 @@ func crashedCommand(ts *testscript.TestScript, s *stage, args []string) error {
 		err = fmt.Errorf("%s ended with exit code %d", p.name, code)
 	}
 	return err
+}
+
+func saidCommand(_ *testscript.TestScript, s *stage, args []string) error {
+	if len(args) != 2 {
+		return errArguments
+	}
+	p := s.running[args[0]]
+	if p == nil {
+		return fmt.Errorf("no %s was started", args[0])
+	}
+	if !p.says(args[1])() {
+		return fmt.Errorf("%s has not said that:\n%s", p.name, &p.out)
+	}
+	return nil
 }
 
 func exitsCommand(ts *testscript.TestScript, _ *stage, args []string) error {

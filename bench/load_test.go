@@ -96,7 +96,7 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 // issue has callers ask for certificates for as long as more says. With a CSR the CA makes no key.
 func (s *installation) issue(b *testing.B, w codec, callers int, more func(n int64) bool, csr []byte) load {
 	b.Helper()
-	return s.load(b, callers, more, func(c *client, n int64) error {
+	l := s.load(b, callers, more, func(c *client, n int64) error {
 		params := map[string]any{
 			"purpose": "user", "cn": name(n), "request_id": fmt.Sprintf("issue-%d", n),
 			"sans": map[string]any{"email": []any{fmt.Sprintf("user-%d@example.org", n)}},
@@ -107,6 +107,8 @@ func (s *installation) issue(b *testing.B, w codec, callers int, more func(n int
 		_, err := c.call(w, "ca.issue", params)
 		return err
 	})
+	s.issued += l.n
+	return l
 }
 
 // sameName is how many certificates get one name, so that they can be revoked with one call.
@@ -116,7 +118,7 @@ func name(n int64) string { return fmt.Sprintf("user-%d", n/sameName) }
 
 // ownCSR is a request without a subject, which fits every name.
 func ownCSR(b *testing.B) []byte {
-	return must1(profile.MakeCSR(rand.Reader, must1(cert.GenerateKey(rand.Reader, cert.P256))(b), ""))(b)
+	return got(profile.MakeCSR(rand.Reader, got(cert.GenerateKey(rand.Reader, cert.P256))(b), ""))(b)
 }
 
 func (s *installation) load(b *testing.B, callers int, more func(n int64) bool, do func(c *client, n int64) error) load {

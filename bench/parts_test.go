@@ -62,27 +62,27 @@ func newYardstick(b *testing.B) *yardstick {
 	y := &yardstick{}
 	y.makeCA(b)
 	y.openStore(b)
-	key := must1(cert.GenerateKey(rand.Reader, cert.P256))(b)
+	key := got(cert.GenerateKey(rand.Reader, cert.P256))(b)
 	request := y.request(key.Public())
 	precertificate, tbs, err := y.builder.Precertificate(request)
 	must(b, err)
-	leaf := must1(x509.ParseCertificate(must1(profile.Seal(rand.Reader, y.ca, tbs, y.caKey))(b)))(b)
-	registry := must1(lint.GlobalRegistry().Filter(lint.FilterOptions{IncludeSources: lint.SourceList{
+	leaf := got(x509.ParseCertificate(got(profile.Seal(rand.Reader, y.ca, tbs, y.caKey))(b)))(b)
+	registry := got(lint.GlobalRegistry().Filter(lint.FilterOptions{IncludeSources: lint.SourceList{
 		lint.RFC3279, lint.RFC5280, lint.RFC5480, lint.RFC5891, lint.RFC8813, lint.Community,
 	}}))(b)
-	delivery := must1(ecdh.X25519().GenerateKey(rand.Reader))(b)
+	delivery := got(ecdh.X25519().GenerateKey(rand.Reader))(b)
 	to := hex.EncodeToString(delivery.PublicKey().Bytes())
 	secrets := bytes.Repeat([]byte("s"), 300)
-	password := must1(cert.NewPassword(rand.Reader))(b)
+	password := got(cert.NewPassword(rand.Reader))(b)
 	y.parts = []part{
 		{"key, P-256", 1, false, func(n int) {
 			for range n {
-				must1(cert.GenerateKey(rand.Reader, cert.P256))(b)
+				got(cert.GenerateKey(rand.Reader, cert.P256))(b)
 			}
 		}},
 		{"CSR: make", 1, false, func(n int) {
 			for range n {
-				must1(profile.MakeCSR(rand.Reader, key, "alice"))(b)
+				got(profile.MakeCSR(rand.Reader, key, "alice"))(b)
 			}
 		}},
 		{"CSR: check", 1, true, checks(b, key)},
@@ -94,23 +94,23 @@ func newYardstick(b *testing.B) *yardstick {
 		}},
 		{"lint", 1, true, func(n int) {
 			for range n {
-				zlint.LintCertificateEx(must1(zx509.ParseCertificate(precertificate))(b), registry)
+				zlint.LintCertificateEx(got(zx509.ParseCertificate(precertificate))(b), registry)
 			}
 		}},
 		{"seal: sign and verify", 1, true, func(n int) {
 			for range n {
-				must1(profile.Seal(rand.Reader, y.ca, tbs, y.caKey))(b)
+				got(profile.Seal(rand.Reader, y.ca, tbs, y.caKey))(b)
 			}
 		}},
 		{"PKCS#12, Modern2023", 1, false, func(n int) {
 			for range n {
 				salts := mathrand.NewChaCha8([32]byte{1})
-				must1(pkcs12.Modern2023.WithRand(salts).Encode(key, leaf, []*x509.Certificate{y.ca, y.root}, password))(b)
+				got(pkcs12.Modern2023.WithRand(salts).Encode(key, leaf, []*x509.Certificate{y.ca, y.root}, password))(b)
 			}
 		}},
 		{"secrets sealed, HPKE", 1, false, func(n int) {
 			for range n {
-				must1(signer.Seal(to, signer.Binding{Caller: "provisioning", RequestID: "r", BodySHA256: "00"}, secrets))(b)
+				got(signer.Seal(to, signer.Binding{Caller: "provisioning", RequestID: "r", BodySHA256: "00"}, secrets))(b)
 			}
 		}},
 		{"store: row and leaf", 3, true, func(n int) { y.reserve(b, n) }},
@@ -119,24 +119,24 @@ func newYardstick(b *testing.B) *yardstick {
 }
 
 func checks(b *testing.B, key crypto.Signer) func(n int) {
-	csr := must1(profile.MakeCSR(rand.Reader, key, "alice"))(b)
+	csr := got(profile.MakeCSR(rand.Reader, key, "alice"))(b)
 	return func(n int) {
 		for range n {
-			must1(profile.CheckCSR(csr))(b)
+			got(profile.CheckCSR(csr))(b)
 		}
 	}
 }
 
 func (y *yardstick) makeCA(b *testing.B) {
 	now := time.Now()
-	y.rootKey = must1(cert.GenerateKey(rand.Reader, cert.P256))(b)
-	y.caKey = must1(cert.GenerateKey(rand.Reader, cert.P256))(b)
-	der := must1(profile.Root(rand.Reader, y.rootKey, profile.RootSpec{Org: "Example", Generation: 1}, now))(b)
-	y.root = must1(x509.ParseCertificate(der))(b)
+	y.rootKey = got(cert.GenerateKey(rand.Reader, cert.P256))(b)
+	y.caKey = got(cert.GenerateKey(rand.Reader, cert.P256))(b)
+	der := got(profile.Root(rand.Reader, y.rootKey, profile.RootSpec{Org: "Example", Generation: 1}, now))(b)
+	y.root = got(x509.ParseCertificate(der))(b)
 	spec := profile.IssuerSpec{Org: "Example", Generation: 1, Purposes: []cert.Purpose{cert.User}, Domains: []string{"example.org"}}
-	der = must1(profile.IssuerCert(rand.Reader, y.root, y.rootKey, spec, y.caKey.Public(), now))(b)
-	y.ca = must1(x509.ParseCertificate(der))(b)
-	y.builder = must1(profile.NewBuilder(y.ca, rand.Reader))(b)
+	der = got(profile.IssuerCert(rand.Reader, y.root, y.rootKey, spec, y.caKey.Public(), now))(b)
+	y.ca = got(x509.ParseCertificate(der))(b)
+	y.builder = got(profile.NewBuilder(y.ca, rand.Reader))(b)
 }
 
 func (y *yardstick) request(public crypto.PublicKey) profile.Request {
@@ -151,7 +151,7 @@ func (y *yardstick) request(public crypto.PublicKey) profile.Request {
 func (y *yardstick) openStore(b *testing.B) {
 	opened := []audit.Event{&audit.LogOpened{Origin: "example.org/bench", Room: "room-bench"}}
 	who := audit.Actor{Kind: audit.ByCeremony}
-	y.store = must1(store.Create(context.Background(), filepath.Join(b.TempDir(), "store.db"), time.Now, who, opened))(b)
+	y.store = got(store.Create(context.Background(), filepath.Join(b.TempDir(), "store.db"), time.Now, who, opened))(b)
 	b.Cleanup(func() { must(b, y.store.Close()) })
 }
 
@@ -219,7 +219,7 @@ func (y *yardstick) measure(b *testing.B, n int) ([]time.Duration, sums) {
 
 // now measures the parts quickly, to be compared with what is measured right after.
 func (y *yardstick) now(b *testing.B) sums {
-	_, s := y.measure(b, 150)
+	_, s := y.measure(b, 300)
 	return s
 }
 
@@ -252,7 +252,7 @@ func must(b *testing.B, err error) {
 	}
 }
 
-func must1[T any](v T, err error) func(*testing.B) T {
+func got[T any](v T, err error) func(*testing.B) T {
 	return func(b *testing.B) T {
 		b.Helper()
 		must(b, err)

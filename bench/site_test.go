@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,6 +26,7 @@ type installation struct {
 	bin, dir, url string
 	room, daemon  *exec.Cmd
 	calls         int64 // numbers the requests, so that none is made twice
+	issued        int
 }
 
 // install builds the programs and makes an installation with high limits and without a directory.
@@ -48,7 +50,7 @@ func quietly(b *testing.B, cmd *exec.Cmd) {
 }
 
 func freeAddress(b *testing.B) string {
-	l := must1(net.Listen("tcp", "127.0.0.1:0"))(b)
+	l := got(net.Listen("tcp", "127.0.0.1:0"))(b)
 	defer l.Close()
 	return l.Addr().String()
 }
@@ -58,7 +60,7 @@ func (s *installation) path(names ...string) string {
 }
 
 func (s *installation) raiseLimits(b *testing.B) {
-	yaml := string(must1(os.ReadFile(s.path("chancery.yaml")))(b))
+	yaml := string(got(os.ReadFile(s.path("chancery.yaml")))(b))
 	before, rest, found := strings.Cut(yaml, "\ndirectory:\n")
 	_, after, ended := strings.Cut(rest, "\n\n")
 	const caller = "  - name: provisioning\n"
@@ -69,9 +71,9 @@ func (s *installation) raiseLimits(b *testing.B) {
 	must(b, os.WriteFile(s.path("chancery.yaml"), []byte(before+"\n\n"+after), 0o600))
 
 	var room map[string]any
-	must(b, json.Unmarshal(must1(os.ReadFile(s.path("keyroom.json")))(b), &room))
+	must(b, json.Unmarshal(got(os.ReadFile(s.path("keyroom.json")))(b), &room))
 	room["certificates_per_hour"], room["certificates_per_day"] = 10_000_000, 10_000_000
-	must(b, os.WriteFile(s.path("keyroom.json"), must1(json.Marshal(room))(b), 0o600))
+	must(b, os.WriteFile(s.path("keyroom.json"), got(json.Marshal(room))(b), 0o600))
 }
 
 // start runs the key room and the daemon until stop, or the end of the benchmark.
@@ -88,9 +90,9 @@ func (s *installation) start(b *testing.B) {
 		}
 	}
 	s.daemon = s.run(b, "chanceryd", "chancery.yaml")
-	out := must1(s.daemon.StdoutPipe())(b)
+	out := got(s.daemon.StdoutPipe())(b)
 	must(b, s.daemon.Start())
-	line := must1(bufio.NewReader(out).ReadString('\n'))(b)
+	line := got(bufio.NewReader(out).ReadString('\n'))(b)
 	url, found := strings.CutPrefix(strings.TrimSpace(line), "ready ")
 	if !found {
 		b.Fatalf("the daemon says %q", line)
@@ -100,13 +102,17 @@ func (s *installation) start(b *testing.B) {
 
 func (s *installation) run(b *testing.B, program, config string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.bin, program), "--config", s.path(config))
-	cmd.Stderr = os.Stderr
+	var log bytes.Buffer
+	cmd.Stderr = &log
 	// If the benchmark is killed, they go with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	b.Cleanup(func() {
 		if cmd.ProcessState == nil && cmd.Process != nil {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
+		}
+		if b.Failed() {
+			b.Logf("%s:\n%s", program, log.String())
 		}
 	})
 	return cmd
@@ -128,23 +134,23 @@ func (s *installation) cpu(b *testing.B) (daemon, room time.Duration) {
 const clockTick = 10 * time.Millisecond
 
 func cpuOfProcess(b *testing.B, pid int) time.Duration {
-	text := string(must1(os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)))(b))
+	text := string(got(os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)))(b))
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // from the third one, state
-	user := must1(strconv.ParseInt(fields[11], 10, 64))(b)
-	system := must1(strconv.ParseInt(fields[12], 10, 64))(b)
+	user := got(strconv.ParseInt(fields[11], 10, 64))(b)
+	system := got(strconv.ParseInt(fields[12], 10, 64))(b)
 	return time.Duration(user+system) * clockTick
 }
 
 // memory is the resident set of a process, now and at its highest, in MiB.
 func memory(b *testing.B, cmd *exec.Cmd) (now, peak float64) {
-	text := string(must1(os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)))(b))
+	text := string(got(os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)))(b))
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		switch fields[0] {
 		case "VmRSS:":
-			now = float64(must1(strconv.Atoi(fields[1]))(b)) / 1024
+			now = float64(got(strconv.Atoi(fields[1]))(b)) / 1024
 		case "VmHWM:":
-			peak = float64(must1(strconv.Atoi(fields[1]))(b)) / 1024
+			peak = float64(got(strconv.Atoi(fields[1]))(b)) / 1024
 		}
 	}
 	return now, peak
@@ -152,9 +158,9 @@ func memory(b *testing.B, cmd *exec.Cmd) (now, peak float64) {
 
 // tls is the caller's side of mutual TLS.
 func (s *installation) tls(b *testing.B) *tls.Config {
-	own := must1(tls.LoadX509KeyPair(s.path("callers", "provisioning.pem"), s.path("callers", "provisioning.key")))(b)
+	own := got(tls.LoadX509KeyPair(s.path("callers", "provisioning.pem"), s.path("callers", "provisioning.key")))(b)
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(must1(os.ReadFile(s.path("trust", "root.pem")))(b)) {
+	if !pool.AppendCertsFromPEM(got(os.ReadFile(s.path("trust", "root.pem")))(b)) {
 		b.Fatal("trust/root.pem holds no certificate")
 	}
 	return &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: pool, MinVersion: tls.VersionTLS13}

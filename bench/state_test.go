@@ -31,22 +31,24 @@ func (r *report) closeMemory() {
 	r.target("both processes, resident, at the most", r.most, 80, " MiB")
 }
 
+const flatIssues = 1500
+
 // noteFlat adds what an issue costs at the moment, beside its parts.
 func (r *report) noteFlat(b *testing.B, s *installation, y *yardstick, more string) {
 	before := y.now(b).issue
-	at := s.calls
-	l := s.issue(b, jsonCodec(), 8, func(n int64) bool { return n <= 1500 }, nil)
+	at := s.issued
+	l := s.issue(b, jsonCodec(), 8, func(n int64) bool { return n <= flatIssues }, nil)
 	parts := (before + y.now(b).issue) / 2
 	over := ratio(l.cpu(), parts)
 	r.flat = append(r.flat, []string{
-		fmt.Sprintf("from %d%s", at, more), l.each(l.daemon), l.each(l.room), micro(l.cpu()), micro(parts), fmt.Sprintf("%.2fx", over),
+		fmt.Sprintf("%d%s", at, more), l.each(l.daemon), l.each(l.room), micro(l.cpu()), micro(parts), fmt.Sprintf("%.2fx", over),
 	})
 	r.overs = append(r.overs, over)
 }
 
 func (r *report) closeFlat() {
-	r.section("an issue as certificates become many, 8 callers, 1,500 issues", nil,
-		append([][]string{{"certificates", "daemon us", "key room us", "CPU us", "parts us", "CPU/parts"}}, r.flat...))
+	r.section(fmt.Sprintf("an issue as certificates become many, 8 callers, %d issues", flatIssues), nil,
+		append([][]string{{"certificates before", "daemon us", "key room us", "CPU us", "parts us", "CPU/parts"}}, r.flat...))
 	r.target("issue with the most certificates over the first", r.overs[len(r.overs)-1]/r.overs[0], 1.15, "x")
 }
 
@@ -55,7 +57,7 @@ func (r *report) closeFlat() {
 func reportPreloaded(b *testing.B, r *report, s *installation, y *yardstick) {
 	const rows = 100_000
 	s.stop(b)
-	st := must1(store.Open(context.Background(), s.path("state", "store.db"), time.Now))(b)
+	st := got(store.Open(context.Background(), s.path("state", "store.db"), time.Now))(b)
 	var next atomic.Int64
 	var writers sync.WaitGroup
 	for range 64 {
@@ -71,8 +73,8 @@ func reportPreloaded(b *testing.B, r *report, s *installation, y *yardstick) {
 	must(b, st.Close())
 	s.start(b)
 	s.warm(b)
-	r.noteMemory(b, s, "restarted with 100,000 more on the log")
-	r.noteFlat(b, s, y, " and 100,000 of others")
+	r.noteMemory(b, s, "restarted, 100,000 more in the books")
+	r.noteFlat(b, s, y, " and 100,000 preloaded")
 	r.closeFlat()
 	r.closeMemory()
 }

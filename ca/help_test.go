@@ -189,6 +189,10 @@ func (w *world) connect() {
 
 func (w *world) disconnect() {
 	w.signer.Close()
+	w.closeStore()
+}
+
+func (w *world) closeStore() {
 	if err := w.store.Close(); err != nil {
 		w.Errorf("closing the store: %v", err)
 	}
@@ -372,6 +376,7 @@ type wire struct {
 	path     string
 	room     string
 	listener net.Listener
+	ended    chan struct{}
 	conns    sync.WaitGroup
 
 	mu     sync.Mutex
@@ -392,7 +397,7 @@ func newWire(t *testing.T, path, room string) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{path: path, room: room, listener: l}
+	w := &wire{path: path, room: room, listener: l, ended: make(chan struct{})}
 	w.conns.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -407,6 +412,7 @@ func newWire(t *testing.T, path, room string) *wire {
 
 func (w *wire) close() {
 	_ = w.listener.Close()
+	close(w.ended)
 	w.conns.Wait()
 }
 
@@ -442,6 +448,16 @@ func (w *wire) carry(conn net.Conn) {
 		return
 	}
 	defer room.Close()
+	over := make(chan struct{})
+	defer close(over)
+	w.conns.Go(func() {
+		select {
+		case <-w.ended:
+			_ = conn.Close()
+			_ = room.Close()
+		case <-over:
+		}
+	})
 	up, down := bufio.NewReader(conn), bufio.NewReader(room)
 	hello, err := frame(down)
 	for err == nil {

@@ -8,7 +8,6 @@
 package crl
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -95,7 +94,7 @@ func New(o Options) (*Loop, error) {
 }
 
 // Run publishes what is owed as it is owed, and sweeps at times, until ctx ends, which is no error, or
-// the store is lost.
+// the store is lost, or git proves it an old copy (ErrRolledBack).
 func (l *Loop) Run(ctx context.Context) error {
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
@@ -106,7 +105,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrBroken):
+		case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrBroken), errors.Is(err, ErrRolledBack):
 			return err
 		}
 		if sweep {
@@ -194,29 +193,6 @@ func (l *Loop) needsNew(current store.List, debts []store.Debt, seen *list.List)
 	// A list from the future, from a time when the clock was wrong, cannot be published.
 	age := l.store.Now().Sub(current.ThisUpdate)
 	return strange(seen, current) || age > signEvery || age < -list.Skew
-}
-
-// strange tells whether a genuine list on the remote is none that the books hold or replaced: another
-// copy of this installation, or its future, published it.
-func strange(seen *list.List, current store.List) bool {
-	if seen == nil {
-		return false
-	}
-	order := seen.Number.Cmp(number(current.Number))
-	return order > 0 || order == 0 && !bytes.Equal(seen.Raw, current.DER)
-}
-
-// remoteKnown refuses to replace a list whose entries the books do not know: that would un-revoke them.
-// It is asked before a number is spent.
-func (l *Loop) remoteKnown(ctx context.Context, i *authority, current store.List, seen *list.List) error {
-	if !strange(seen, current) {
-		return nil
-	}
-	if err := l.entriesKnown(ctx, i, seen, nil); err != nil {
-		return fmt.Errorf("list %s of %s on the remote is not from these books, whose last is %q, and cannot be replaced; restore the newest copy of this installation: %w",
-			seen.Number, i.id, current.Number, err)
-	}
-	return nil
 }
 
 // number reads a CRL number out of the books.

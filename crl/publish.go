@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -19,80 +16,6 @@ import (
 	"github.com/chancery-ca/chancery/crl/list"
 	"github.com/chancery-ca/chancery/store"
 )
-
-// lookAtRemote gives the lists on the remote that verify under our issuers. Anything else in their
-// place is vandalism: an alarm, and ours again with the next commit.
-func (l *Loop) lookAtRemote(ctx context.Context) (map[cert.Issuer]*list.List, error) {
-	files, _, err := gitrepo.Read(ctx, l.publisher.Remote, l.publisher.Folder)
-	if err != nil {
-		return nil, fmt.Errorf("reading the remote: %w", err)
-	}
-	books, err := l.store.Lists(ctx)
-	if err != nil {
-		return nil, err
-	}
-	l.raiseAlarm(files, books)
-	return l.verified(files), nil
-}
-
-func (l *Loop) verified(files gitrepo.Files) map[cert.Issuer]*list.List {
-	seen := make(map[cert.Issuer]*list.List)
-	for _, i := range l.issuers {
-		if parsed, err := list.Parse(files[derFile(i.id)]); err == nil && parsed.Verify(i.cert) == nil {
-			seen[i.id] = parsed
-		}
-	}
-	return seen
-}
-
-// raiseAlarm says which files with lists, of those that once were published, are gone or are not ours.
-func (l *Loop) raiseAlarm(files gitrepo.Files, books []store.List) {
-	published := make(map[cert.Issuer]string)
-	for _, kept := range books {
-		if kept.PublishedNumber != "" {
-			published[kept.Issuer] = kept.PublishedNumber
-		}
-	}
-	chain := l.chain()
-	holding := map[string][]*authority{bundleFile: chain}
-	for _, i := range chain {
-		holding[derFile(i.id)], holding[pemFile(i.id)] = []*authority{i}, []*authority{i}
-	}
-	for _, path := range slices.Sorted(maps.Keys(holding)) {
-		content, there := files[path]
-		if !there && len(published) == 0 {
-			continue
-		}
-		if err := genuine(content, holding[path], published); err != nil {
-			l.log.Error("somebody replaced a list on the remote", zap.String("code", codeTampered),
-				zap.String("file", path), zap.Bool("there", there), zap.Error(err))
-		}
-	}
-}
-
-// genuine checks that a file, DER or PEM, holds one list of each authority, in their order, and none
-// that is older than the one that was published.
-func genuine(file []byte, authorities []*authority, published map[cert.Issuer]string) error {
-	lists, err := list.ParseBundle(file)
-	if parsed, notDER := list.Parse(file); notDER == nil {
-		lists, err = []*list.List{parsed}, nil
-	}
-	if err != nil {
-		return err
-	}
-	if len(lists) != len(authorities) {
-		return fmt.Errorf("it holds %d lists, not %d", len(lists), len(authorities))
-	}
-	for n, i := range authorities {
-		if err := lists[n].Verify(i.cert); err != nil {
-			return err
-		}
-		if last := published[i.id]; lists[n].Number.Cmp(number(last)) < 0 {
-			return fmt.Errorf("it holds list %s of %s; list %s was published", lists[n].Number, i.id, last)
-		}
-	}
-	return nil
-}
 
 // push brings the lists of the books to the remote with a checkpoint that covers them, and enters that
 // they are published.

@@ -30,14 +30,16 @@ type Caller struct {
 // the n-th grant of a caller, from 1, is called "<caller>/<n>".
 //
 // A common name, and each host name of a server, must match a pattern of Names, as name.Match reads
-// them. Where Domains is given, each host name must also be in one of them. Whether ca.revoke and
-// ca.status concern a certificate is decided by its common name alone.
+// them. A server's host names must also be in one of Domains, if there are any; a mail address always
+// must. A server's IP addresses must be in one of Networks. Whether ca.revoke and ca.status concern a
+// certificate is decided by its purpose and common name alone, so that what was issued under another
+// grant can still be revoked.
 type Grant struct {
-	Methods  []string       `yaml:"methods"`  // of ca.*; the system methods need no grant
-	Purposes []cert.Purpose `yaml:"purposes"` //
+	Methods  []string       `yaml:"methods"` // of ca.*; the system methods need no grant
+	Purposes []cert.Purpose `yaml:"purposes"`
 	Names    []string       `yaml:"names"`    // "*" is every name; needed for any method but ca.chain
 	Domains  []string       `yaml:"domains"`  // none: any host name that Names allow, and no mail address
-	Networks []string       `yaml:"networks"` // of a server's IP addresses, as 192.0.2.0/24; none: no address
+	Networks []string       `yaml:"networks"` // as 192.0.2.0/24; none: no IP address
 }
 
 const defaultPerSecond = 100

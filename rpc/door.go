@@ -84,7 +84,11 @@ func (d *door) welcome() {
 			time.Sleep(acceptPause)
 			continue
 		}
-		d.workers.Go(func() { d.handshake(c) })
+		ctx, leave := d.enter()
+		d.workers.Go(func() {
+			defer leave()
+			d.handshake(ctx, c)
+		})
 	}
 }
 
@@ -119,7 +123,7 @@ const (
 	atProof                    // the certificate is good, and wants its key
 )
 
-func (d *door) handshake(tcp net.Conn) {
+func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 	var stage atomic.Int32
 	config := d.server.tls.Clone()
 	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -131,8 +135,6 @@ func (d *door) handshake(tcp net.Conn) {
 		stage.Store(atProof)
 		return nil
 	}
-	ctx, leave := d.enter()
-	defer leave()
 	c := &conn{Conn: tcp, leave: func() {}}
 	secure := tls.Server(c, config)
 	err := secure.HandshakeContext(ctx)

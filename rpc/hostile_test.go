@@ -89,6 +89,19 @@ func TestHostileBodies(t *testing.T) {
 	}
 }
 
+// TestTooLong: a client that writes all of its call before it reads gets the answer as well.
+func TestTooLong(t *testing.T) {
+	w := newWorld(t)
+	big := object{"purpose": "user", "cn": "alice", "csr": strings.Repeat("A", 10<<20)}
+	out := w.python(w.caller("provisioning"), []any{"ca.issue", big}, []any{"system.listMethods"})
+	if f := out[0].Fault; len(f) != 2 || f[0] != float64(-32600) || f[1] != "the body is longer than 65536 bytes" {
+		t.Errorf("%+v", out[0])
+	}
+	if out[1].Result == nil {
+		t.Errorf("and then %+v", out[1])
+	}
+}
+
 // TestJSONFaults: the other codec, for what only it can get wrong.
 func TestJSONFaults(t *testing.T) {
 	w := newWorld(t)

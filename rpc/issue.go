@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
-	"strconv"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -95,8 +94,8 @@ func (p issueParams) answer(r ca.IssueRequest, i *ca.Issued) answer {
 		"not_before": i.NotBefore, "not_after": i.NotAfter, "directory": publication(i.Directory),
 	}
 	if p.Plan {
-		return answer{true, fmt.Sprintf("would issue a certificate for the %s %s by %s, valid until %s; ask without plan to get it",
-			r.Purpose, strconv.QuoteToASCII(r.Name.Text), i.Issuer, i.NotAfter.Format("2006-01-02")), detail}
+		return answer{true, fmt.Sprintf("would issue a certificate for the %s %q by %s, valid until %s; ask without plan to get it",
+			r.Purpose, r.Name.Text, i.Issuer, i.NotAfter.Format("2006-01-02")), detail}
 	}
 	detail["request_id"] = i.RequestID
 	detail["log_index"] = int(i.LogIndex)
@@ -104,7 +103,7 @@ func (p issueParams) answer(r ca.IssueRequest, i *ca.Issued) answer {
 	detail["fingerprint"] = string(i.Fingerprint)
 	detail["certificate"] = asPEM(i.Certificate)
 	detail["chain"] = asPEM(i.Chain...)
-	msg := fmt.Sprintf("certificate %s for the %s %s; ", i.Serial, r.Purpose, strconv.QuoteToASCII(r.Name.Text))
+	msg := fmt.Sprintf("certificate %s for the %s %q; ", i.Serial, r.Purpose, r.Name.Text)
 	switch {
 	case len(i.PKCS12) > 0:
 		detail["pkcs12"] = i.PKCS12

@@ -23,7 +23,7 @@ func TestMainJob(t *testing.T) {
 	}
 	out := w.python(own, []any{"ca.issue", params}, []any{"ca.issue", params}, []any{"ca.chain", map[string]any{"purpose": "user"}})
 	ok, msg, first := out[0].answer(t)
-	if !ok || first["code"] != "issued" || first["request_id"] != "hire-1" || first["log_index"] != float64(start) {
+	if !ok || !strings.Contains(msg, `for the user "Zo\u00eb Example"; hand over the PKCS#12`) || first["code"] != "issued" || first["request_id"] != "hire-1" || first["log_index"] != float64(start) {
 		t.Fatalf("%v %q %v", ok, msg, first)
 	}
 	_, _, again := out[1].answer(t)

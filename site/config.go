@@ -11,15 +11,19 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ldapsync"
 	"github.com/chancery-ca/chancery/rpc"
 )
 
@@ -100,6 +104,9 @@ func LoadConfig(path string) (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+		return c, fmt.Errorf("%w: %s is not text in UTF-8", ErrConfig, path)
+	}
 	if err := refuseAliases(text); err != nil {
 		return c, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
 	}
@@ -132,6 +139,9 @@ func refuseAliases(text []byte) error {
 	if len(file.Docs) != 1 {
 		return fmt.Errorf("%d documents; want one", len(file.Docs))
 	}
+	if file.Docs[0].Body == nil {
+		return errors.New("it is empty")
+	}
 	var seen aliases
 	ast.Walk(&seen, file.Docs[0])
 	if seen.found != nil {
@@ -149,8 +159,11 @@ func (c *Config) absolute(base string) {
 		}
 	}
 	if c.Directory != nil {
-		if path, ok := strings.CutPrefix(c.Directory.URL, "ldif:"); ok && !strings.HasPrefix(path, "//") {
-			c.Directory.URL = "ldif://" + filepath.Join(base, path)
+		if path, ok := strings.CutPrefix(c.Directory.URL, "ldif:"); ok && path != "" && !strings.HasPrefix(path, "//") {
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(base, path)
+			}
+			c.Directory.URL = (&url.URL{Scheme: "ldif", Path: path}).String()
 		}
 	}
 }
@@ -164,13 +177,33 @@ func (c *Config) check() error {
 			return fmt.Errorf("%s is missing", needed.key)
 		}
 	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		return fmt.Errorf("listen: want HOST:PORT: %w", err)
+	if _, err := splitListen(c.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
 	}
-	if c.Directory != nil && (c.Directory.URL == "" || c.Directory.Base == "") {
+	if c.Directory == nil {
+		return nil
+	}
+	if c.Directory.URL == "" || c.Directory.Base == "" {
 		return errors.New("directory: url and base are needed")
 	}
-	return nil
+	ldif, err := ldapsync.OpenLDIF(c.Directory.URL, c.Directory.Create, c.Directory.Base)
+	if err != nil {
+		return err
+	}
+	return ldif.Close()
+}
+
+// splitListen checks HOST:PORT and gives the host. Port 0 would be another one at each start, and
+// callers have to know it.
+func splitListen(address string) (host string, err error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Errorf("want HOST:PORT: %w", err)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("%q is not a port; want 1 to 65535", port)
+	}
+	return host, nil
 }
 
 func (c *Config) secret(name string) string  { return filepath.Join(c.Secrets, name) }

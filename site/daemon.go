@@ -14,6 +14,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/crl"
 	"github.com/chancery-ca/chancery/rpc"
 	"github.com/chancery-ca/chancery/store"
 )
@@ -80,8 +81,8 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	return errors.Join(failed, d.note(context.WithoutCancel(ctx), p, &audit.ServiceStopped{}))
 }
 
-// begin makes the service fit to answer: it shows the key room the whole log, so that an old copy of
-// either is found before the first call, settles what the last process left open, and says on the log
+// begin makes the service fit to answer: it shows the key room the whole log and compares it with what
+// git has seen, so that an old copy of either, or of both, is found before the first call, settles what the last process left open, and says on the log
 // that it started.
 func (d Daemon) begin(ctx context.Context, p *parts) error {
 	if err := p.store.FreeLeases(ctx); err != nil {
@@ -89,6 +90,11 @@ func (d Daemon) begin(ctx context.Context, p *parts) error {
 	}
 	if _, err := p.signer.Checkpoint(ctx); err != nil {
 		return fmt.Errorf("bringing the key room up to the end of the log: %w", err)
+	}
+	if err := p.lists.Witness(ctx); errors.Is(err, crl.ErrRolledBack) {
+		return err
+	} else if err != nil {
+		d.Log.Error("git cannot be asked whether the log is whole", zap.String("code", "crl.witness"), zap.Error(err))
 	}
 	settled, err := p.authority.Recover(ctx, time.Now().AddDate(1, 0, 0))
 	if err != nil {
@@ -121,12 +127,16 @@ func (d Daemon) server(p *parts) (*rpc.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate of the callers' CA: %w", err)
 	}
-	return rpc.New(rpc.Options{
+	server, err := rpc.New(rpc.Options{
 		Authority: p.authority, Store: p.store, Config: rpc.Config{Callers: d.Config.Callers}, CallersCA: callers,
 		TLSCertificate: func() tls.Certificate { return own },
 		MinTLS12:       d.Config.TLS12,
 		Log:            d.Log, Now: time.Now, Rand: rand.Reader,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrConfig, d.Config.Path, err)
+	}
+	return server, nil
 }
 
 // keepRecovering settles intents whose deadline has passed and forgets secrets whose time is over.

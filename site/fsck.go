@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -72,8 +74,9 @@ type fsck struct {
 	before  signer.State // of the room, from before the log was read
 	books   *audit.Books
 	debts   map[string]store.Debt // by topic and key
-	remote  *gitrepo.Local
+	remote  *gitrepo.Local        // nil if it cannot be read, and then history too
 	history *review.History
+	seen    int64 // leaves that the largest checkpoint in git covers
 	report  FsckReport
 }
 
@@ -83,28 +86,43 @@ func fsckOnce(ctx context.Context, c Config) (report FsckReport, moved bool, err
 		return report, false, err
 	}
 	defer room.Close()
-	remote, err := gitrepo.OpenLocal(c.Git.Repository, c.Git.Branch)
-	if err != nil {
-		return report, false, err
-	}
+	f := &fsck{config: c, room: room, before: room.Hello().State, report: FsckReport{Findings: []Finding{}}}
 	// The history first: what it holds, the log that is opened after it must hold too.
-	history, err := review.ReadHistory(ctx, remote, c.Git.Folder)
-	if err != nil {
+	if err := f.readHistory(ctx); err != nil {
 		return report, false, err
 	}
-	s, err := store.OpenReader(ctx, c.StorePath(), time.Now)
-	if err != nil {
-		return report, false, err
-	}
-	f := &fsck{
-		config: c, store: s, room: room, before: room.Hello().State, remote: remote, history: history,
-		report: FsckReport{Findings: []Finding{}},
+	if f.store, err = store.OpenReader(ctx, c.StorePath(), time.Now); err != nil {
+		err = f.unreadable(ctx, "store.unreadable", c.StorePath(), fixLog, err)
+		return f.report, false, err
 	}
 	err = f.look(ctx)
 	if err == nil {
 		moved, err = f.moved(ctx)
 	}
-	return f.report, moved, errors.Join(err, s.Close())
+	return f.report, moved, errors.Join(err, f.store.Close())
+}
+
+// unreadable makes a finding of what cannot be read because it is damaged or gone. What says nothing
+// about it stays an error: the check was cut short, the file is not for this user, or the key room is
+// not there.
+func (f *fsck) unreadable(ctx context.Context, code, subject, fix string, err error) error {
+	if ctx.Err() != nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, signer.ErrUnreachable) {
+		return err
+	}
+	f.violation(code, subject, fix, "%v", err)
+	return nil
+}
+
+func (f *fsck) readHistory(ctx context.Context) error {
+	remote, err := gitrepo.OpenLocal(f.config.Git.Repository, f.config.Git.Branch)
+	if err == nil {
+		f.history, err = review.ReadHistory(ctx, remote, f.config.Git.Folder)
+	}
+	if err != nil {
+		return f.unreadable(ctx, "git.unreadable", f.config.Git.Repository, fixRepository, err)
+	}
+	f.remote = remote
+	return nil
 }
 
 // moved tells whether the service did something while fsck looked, so that what it compared may be of
@@ -139,35 +157,52 @@ const (
 	fixRows      = "the rows were changed outside the service: restore the store from a backup that verifies, then run chancery recover"
 	fixDirectory = "the next sweep repairs it; if it comes back, find out who else writes there"
 	fixGit       = "the service puts its files back within minutes; find out who else writes to the folder"
-	fixWait      = "nothing, if it is gone in a minute; otherwise the service's log says what is in the way"
+
+	fixRepository = "mend the repository, or put back a clone of it; any host that pulls it has one"
+	fixDirFile    = "put the directory back; the service brings its own values up to date"
+	fixWait       = "nothing, if it is gone in a minute; otherwise the service's log says what is in the way"
 )
 
 func (f *fsck) look(ctx context.Context) error {
+	damaged := func(err error) error {
+		return f.unreadable(ctx, "store.damaged", f.config.StorePath(), fixLog, err)
+	}
 	found, err := f.store.Check(ctx)
+	for _, failure := range append(found, err) {
+		if failure == nil {
+			continue
+		}
+		if err := damaged(failure); err != nil {
+			return err
+		}
+	}
+	key, err := f.config.LogKey()
 	if err != nil {
 		return err
 	}
-	for _, failure := range found {
-		f.violation("store.damaged", f.config.StorePath(), fixLog, "%v", failure)
+	if ok, err := f.readLog(ctx, key); err != nil {
+		return damaged(err)
+	} else if !ok {
+		return nil
 	}
-	if ok, err := f.readLog(ctx); err != nil || !ok {
-		return err
+	for _, check := range []func(context.Context) error{f.readDebts, f.checkRoom, f.checkBooks, f.checkRows, f.checkLists, f.checkDirectory, f.checkGit} {
+		if err := check(ctx); err != nil {
+			if err := damaged(err); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
+}
+
+func (f *fsck) readDebts(ctx context.Context) error {
 	f.debts = make(map[string]store.Debt)
 	debts, err := f.store.Debts(ctx)
-	if err != nil {
-		return err
-	}
 	for _, d := range debts {
 		f.debts[string(d.Topic)+" "+d.Key] = d
 		f.pending("owed", string(d.Topic)+" "+d.Key, fixWait, "owed since %s, %d attempts failed%s", d.Since.Format(time.RFC3339), d.Attempts, colon(d.LastError))
 	}
-	for _, check := range []func(context.Context) error{f.checkRows, f.checkLists, f.checkRoom, f.checkDirectory, f.checkGit} {
-		if err := check(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 func colon(s string) string {
@@ -179,84 +214,24 @@ func colon(s string) string {
 
 // readLog verifies the log from its first leaf, with everything that git has seen of it, and takes up
 // what it implies.
-func (f *fsck) readLog(ctx context.Context) (bool, error) {
-	key, err := f.config.LogKey()
-	if err != nil {
-		return false, err
-	}
+func (f *fsck) readLog(ctx context.Context, key string) (bool, error) {
 	report, err := review.Verify(ctx, review.Source{Log: f.store, LogKey: key, History: f.history})
 	if err != nil {
 		return false, err
 	}
-	f.books = report.Books
+	f.books, f.seen = report.Books, report.Witnessed
 	f.report.Leaves, f.report.Checkpoints = report.Leaves, report.Checkpoints
-	for _, finding := range report.Findings {
-		f.violation("git."+finding.Code, "commit "+finding.Commit, fixGit, "%s", finding.Reason)
-	}
+	// What others once committed in the place of our files stays in the history for ever. It is audit
+	// verify that tells of it; here the tip counts.
 	if c := report.Contradiction; c != nil {
-		f.violation("log."+c.Code, "log", fixLog, "%v", c)
+		fix := fixLog
+		if c.Code == audit.LogShort && f.before.Size > report.Leaves {
+			fix = fixStoreOld // the room still has what is missing
+		}
+		f.violation("log."+strings.TrimPrefix(c.Code, "log."), "log", fix, "%v", c)
 		return false, nil
 	}
 	return true, nil
-}
-
-// checkRows compares every row with what the log implies.
-func (f *fsck) checkRows(ctx context.Context) error {
-	seen := make(map[cert.Serial]bool)
-	q := store.Query{Limit: 500}
-	for {
-		rows, err := f.store.Find(ctx, q)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			seen[row.Serial] = true
-			f.checkRow(row)
-		}
-		if len(rows) < q.Limit {
-			break
-		}
-		q.After = rows[len(rows)-1].Serial
-	}
-	for serial, c := range f.books.Certificates {
-		if !seen[serial] {
-			f.violation("store.row_missing", string(serial), fixRows, "leaf %d announces it and the store does not have it", c.Intent)
-		}
-	}
-	return nil
-}
-
-func (f *fsck) checkRow(row store.Certificate) {
-	c := f.books.Certificates[row.Serial]
-	if c == nil {
-		if row.Intent < f.report.Leaves {
-			f.violation("store.row_unknown", string(row.Serial), fixRows, "the store has it and the log does not")
-		}
-		return
-	}
-	switch row.State {
-	case store.StateLive:
-		f.report.Certificates++
-	case store.StateRevoked:
-		f.report.Certificates++
-		f.report.Revoked++
-	case store.StateOpen:
-		if f.store.Now().After(row.Deadline.Add(time.Minute)) {
-			f.pending("issue.open", string(row.Serial), fixWait, "its intent is open since %s", row.Deadline.Format(time.RFC3339))
-		}
-	}
-	switch {
-	case string(row.State) != string(c.State):
-		f.violation("store.row_differs", string(row.Serial), fixRows, "the store says %s, the log %s", row.State, c.State)
-	case row.Issuer != c.Issuer || row.Purpose != c.Purpose || row.CN != c.CN || row.TBSSHA256 != c.TBSSHA256 || row.Intent != c.Intent ||
-		row.Caller != c.Caller || row.RequestID != c.RequestID || !row.NotAfter.Equal(c.NotAfter):
-		f.violation("store.row_differs", string(row.Serial), fixRows, "the row is not what leaf %d announces", c.Intent)
-	case c.Fingerprint != "" && cert.FingerprintOf(row.DER) != c.Fingerprint:
-		f.violation("store.row_differs", string(row.Serial), fixRows, "the certificate in the store is not the one that leaf %d names", c.Ended)
-	case c.State == audit.Revoked && (!row.RevokedAt.Equal(c.RevokedAt) || row.Reason != c.Reason):
-		f.violation("store.row_differs", string(row.Serial), fixRows, "the store says revoked at %s (%s), the log at %s (%s)",
-			row.RevokedAt.Format(time.RFC3339), row.Reason, c.RevokedAt.Format(time.RFC3339), c.Reason)
-	}
 }
 
 // checkRoom compares the room's own account with the log: nothing is signed that the log does not
@@ -275,29 +250,34 @@ func (f *fsck) checkRoom(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if hex.EncodeToString(root[:]) != s.Root {
+	told := f.books.Rooms[hello.Room]
+	switch {
+	case hex.EncodeToString(root[:]) != s.Root:
 		f.violation("room.fork", hello.Room, fixRoomOld, "the key room computed another root over %d leaves than the store", s.Size)
-		return nil
-	}
-	if told := f.books.Rooms[hello.Room]; told.Sequence > s.Sequence {
+	case told.Sequence > s.Sequence:
 		f.violation("room.behind", hello.Room, fixRoomOld, "the log has seen record %d of its journal, which ends at %d", told.Sequence, s.Sequence)
-		return nil
+	case told.Sequence == s.Sequence && told.Journal != s.Journal:
+		f.violation("room.fork", hello.Room, fixRoomOld, "the log has seen another record %d of its journal", s.Sequence)
+	case f.seen > s.Size:
+		f.violation("room.behind", hello.Room, fixRoomOld, "a checkpoint that it signed covers %d leaves, and it has read %d", f.seen, s.Size)
+	default:
+		return f.countSignatures()
 	}
-	return f.countSignatures()
+	return nil
 }
 
-// countSignatures checks that the room signed exactly what the log says, one by one if the numbers
-// differ.
+// countSignatures checks that the room signed exactly what the log says: by number, and one by one if
+// the numbers differ.
 func (f *fsck) countSignatures() error {
+	room := f.room.Hello().Room
 	done, unanswered := int64(0), int64(0)
 	for _, c := range f.books.Certificates {
 		switch c.State {
 		case audit.Live, audit.Revoked:
 			done++
 		case audit.Open:
-			der, err := f.room.Lookup(c.Intent)
-			var refusal *signer.Refusal
-			if err != nil && !errors.As(err, &refusal) { // an intent the room has not read yet is not signed
+			der, err := f.lookup(c)
+			if err != nil {
 				return err
 			}
 			if der != nil {
@@ -306,13 +286,44 @@ func (f *fsck) countSignatures() error {
 		}
 	}
 	if f.before.Certificates != done+unanswered {
-		f.violation("room.count", f.room.Hello().Room, fixRoomOld, "the key room signed %d certificates, the log knows %d", f.before.Certificates, done+unanswered)
+		f.violation("room.count", room, fixRoomOld, "the key room signed %d certificates, the log knows %d", f.before.Certificates, done+unanswered)
+		if err := f.nameUnsigned(); err != nil {
+			return err
+		}
 	}
 	if abandoned := f.books.Events["issue.abandoned"]; f.before.Voided < abandoned {
-		f.violation("room.count", f.room.Hello().Room, fixRoomOld, "the key room voided %d serial numbers, the log abandoned %d", f.before.Voided, abandoned)
+		f.violation("room.count", room, fixRoomOld, "the key room voided %d serial numbers, the log abandoned %d", f.before.Voided, abandoned)
 	}
-	if announced := f.books.Events["crl.intent"]; f.before.Lists > announced {
-		f.violation("room.count", f.room.Hello().Room, fixRoomOld, "the key room signed %d lists, the log announced %d", f.before.Lists, announced)
+	if announced, signed := f.books.Events["crl.intent"], f.books.Events["crl.signed"]; f.before.Lists > announced || f.before.Lists < signed {
+		f.violation("room.count", room, fixRoomOld, "the key room signed %d lists, the log announced %d and had %d signed", f.before.Lists, announced, signed)
+	}
+	return nil
+}
+
+// lookup gives what the room signed for a certificate of the log; nil for nothing. An intent that the
+// room has not read yet is not signed.
+func (f *fsck) lookup(c *audit.Certificate) ([]byte, error) {
+	der, err := f.room.Lookup(c.Intent)
+	var refusal *signer.Refusal
+	if errors.As(err, &refusal) {
+		return nil, nil
+	}
+	return der, err
+}
+
+// nameUnsigned names the certificates of the log that the room knows nothing of.
+func (f *fsck) nameUnsigned() error {
+	for serial, c := range f.books.Certificates {
+		if c.State != audit.Live && c.State != audit.Revoked {
+			continue
+		}
+		der, err := f.lookup(c)
+		if err != nil {
+			return err
+		}
+		if der == nil || cert.FingerprintOf(der) != c.Fingerprint {
+			f.violation("room.unsigned", string(serial), fixRoomOld, "leaf %d says that the key room signed it, and it is not in its journal", c.Ended)
+		}
 	}
 	return nil
 }
@@ -328,8 +339,16 @@ func (f *fsck) checkDirectory(ctx context.Context) error {
 		return err
 	}
 	loop := &ldapsync.Loop{Store: f.store, Directory: ldif, Now: time.Now}
+	unreadable := false
 	err = loop.Compare(ctx, func(drift ldapsync.Drift) {
 		key := string(drift.Purpose) + "/" + drift.Key
+		if drift.Err != nil && !answered(drift.Err) {
+			if !unreadable {
+				f.violation("directory.unreadable", d.URL, fixDirFile, "%v", drift.Err)
+			}
+			unreadable = true // once is enough: every other name says the same
+			return
+		}
 		if _, owed := f.debts[string(store.Directory)+" "+key]; owed {
 			return
 		}
@@ -340,4 +359,9 @@ func (f *fsck) checkDirectory(ctx context.Context) error {
 		f.violation("directory.drift", key, fixDirectory, "its entry lacks %v and still has %v", drift.Missing, drift.Extra)
 	})
 	return errors.Join(err, ldif.Close())
+}
+
+// answered tells whether an error is what the directory says of one entry, and not that it is down.
+func answered(err error) bool {
+	return errors.Is(err, ldapsync.ErrNoEntry) || errors.Is(err, ldapsync.ErrManyEntries) || errors.Is(err, ldapsync.ErrRefused)
 }

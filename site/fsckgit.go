@@ -1,78 +1,98 @@
 package site
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/crl/gitrepo"
 	"github.com/chancery-ca/chancery/crl/list"
-	"github.com/chancery-ca/chancery/store"
 )
-
-// owesList tells whether an issuer's list is on its way.
-func (f *fsck) owesList(issuer cert.Issuer) bool {
-	_, owed := f.debts[string(store.CRL)+" "+string(issuer)]
-	return owed
-}
-
-// checkLists compares the lists in the store with those that the log says were signed.
-func (f *fsck) checkLists(ctx context.Context) error {
-	lists, err := f.store.Lists(ctx)
-	if err != nil {
-		return err
-	}
-	kept := make(map[cert.Issuer]store.List)
-	for _, l := range lists {
-		kept[l.Issuer] = l
-	}
-	for id, book := range f.books.Issuers {
-		if id == cert.Root || len(book.Lists) == 0 {
-			continue
-		}
-		last := book.Lists[len(book.Lists)-1]
-		row, found := kept[id]
-		switch {
-		case f.owesList(id):
-		case !found || row.Number != last.Number || row.SHA256 != last.SHA256:
-			f.violation("store.list_differs", string(id), fixRows, "the log's last list is number %s, the store's number %q", last.Number, row.Number)
-		case cert.SHA256(row.DER) != last.SHA256:
-			f.violation("store.list_differs", string(id), fixRows, "list %s in the store is not the one that was signed", row.Number)
-		}
-		if found && !f.owesList(id) && row.PublishedNumber != book.PublishedNumber {
-			f.violation("store.list_differs", string(id), fixRows, "the log says list %q is published, the store list %q", book.PublishedNumber, row.PublishedNumber)
-		}
-	}
-	return nil
-}
 
 // checkGit looks at what consumers would pull now.
 func (f *fsck) checkGit(ctx context.Context) error {
-	files, tip, err := gitrepo.Read(ctx, f.remote, f.config.Git.Folder)
-	if err != nil {
-		f.violation("git.unreadable", f.config.Git.Repository, fixGit, "%v", err)
+	if f.remote == nil {
 		return nil
 	}
-	var chain []*x509.Certificate
+	files, at, err := gitrepo.Read(ctx, f.remote, f.config.Git.Folder)
+	if err != nil {
+		return f.unreadable(ctx, "git.unreadable", f.config.Git.Repository, fixRepository, err)
+	}
+	t := tip{files: files, commit: at.Commit}
 	for _, id := range f.issuersInOrder() {
 		book := f.books.Issuers[id]
 		c, err := x509.ParseCertificate(book.Certificate)
 		if err != nil {
 			return fmt.Errorf("reading the certificate of %s on the log: %w", id, err)
 		}
-		chain = append(chain, c)
-		if id != cert.Root {
-			f.checkGitList(id, book, c, files[string(id)+".crl"])
+		t.chain = append(t.chain, c)
+		if signed, ok := f.checkGitList(id, book, c, files[string(id)+".crl"]); ok {
+			t.good = append(t.good, files[string(id)+".crl"])
+			t.covers = max(t.covers, signed.Index+1)
+			f.checkGitCopies(t, id)
+		}
+		f.checkGitFile(t, "ca/"+string(id)+".pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	}
+	f.checkGitWhole(t)
+	return nil
+}
+
+// tip is what consumers would pull.
+type tip struct {
+	files  gitrepo.Files
+	commit string
+	chain  []*x509.Certificate
+	good   [][]byte // lists that are what they should be, in the order of the chain
+	covers int64    // leaves that the checkpoint beside them has to cover
+}
+
+// checkGitFile compares a file that consumers read with what the service writes.
+func (f *fsck) checkGitFile(t tip, path string, want []byte) {
+	if have, there := t.files[path]; !there {
+		f.violation("git.file", path, fixGit, "it is not at the tip, commit %s", t.commit)
+	} else if !bytes.Equal(have, want) {
+		f.violation("git.file", path, fixGit, "at the tip, commit %s, it is not what the service writes", t.commit)
+	}
+}
+
+// checkGitCopies looks for a list in its other forms: PEM, and the name that OpenSSL looks for.
+func (f *fsck) checkGitCopies(t tip, id cert.Issuer) {
+	text := list.EncodePEM(t.good[len(t.good)-1])
+	f.checkGitFile(t, string(id)+".crl.pem", text)
+	for path, content := range t.files {
+		if strings.HasPrefix(path, "rehash/") && bytes.Equal(content, text) {
+			return
 		}
 	}
-	if err := list.CheckBundle(files["bundle.crl.pem"], chain, f.store.Now()); err != nil {
-		f.violation("git.bundle", "commit "+tip.Commit, fixGit, "consumers would refuse bundle.crl.pem: %v", err)
+	f.violation("git.file", "rehash/", fixGit, "at the tip, commit %s, no file in it is the list of %s", t.commit, id)
+}
+
+// checkGitWhole looks at the files that cover all the lists together.
+func (f *fsck) checkGitWhole(t tip) {
+	if err := list.CheckBundle(t.files["bundle.crl.pem"], t.chain, f.store.Now()); err != nil {
+		f.violation("git.bundle", "commit "+t.commit, fixGit, "consumers would refuse bundle.crl.pem: %v", err)
+	} else if len(t.good) == len(t.chain) && !bytes.Equal(t.files["bundle.crl.pem"], list.EncodeBundle(t.good...)) {
+		f.violation("git.bundle", "commit "+t.commit, fixGit, "bundle.crl.pem holds other lists than the files beside it")
 	}
-	return nil
+	var chain []byte
+	for _, c := range t.chain {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	f.checkGitFile(t, "ca/chain.pem", chain)
+	checkpoint, err := audit.OpenCheckpoint(t.files["checkpoint"], f.books.Log.LogKey)
+	switch {
+	case err != nil:
+		f.violation("git.checkpoint", "commit "+t.commit, fixGit, "the checkpoint at the tip: %v", err)
+	case checkpoint.Size < t.covers:
+		f.violation("git.checkpoint", "commit "+t.commit, fixGit, "the checkpoint at the tip covers %d leaves, and the lists beside it take %d", checkpoint.Size, t.covers)
+	}
 }
 
 // issuersInOrder gives the CAs in the order of the bundle: as the room names them, the root last.
@@ -87,20 +107,24 @@ func (f *fsck) issuersInOrder() []cert.Issuer {
 }
 
 // checkGitList checks one list at the tip: it is one that the log knows, not older than what was
-// published before, and holds every revocation that is not on its way.
-func (f *fsck) checkGitList(id cert.Issuer, book *audit.IssuerBook, issuer *x509.Certificate, der []byte) {
+// published before, and holds every revocation that is not on its way. It is good if the log knows it.
+func (f *fsck) checkGitList(id cert.Issuer, book *audit.IssuerBook, issuer *x509.Certificate, der []byte) (audit.Signed, bool) {
+	if der == nil {
+		f.violation("git.list", string(id), fixGit, "there is no %s.crl at the tip", id)
+		return audit.Signed{}, false
+	}
 	parsed, err := list.Parse(der)
 	if err == nil {
 		err = parsed.Verify(issuer)
 	}
 	if err != nil {
 		f.violation("git.list", string(id), fixGit, "the list at the tip: %v", err)
-		return
+		return audit.Signed{}, false
 	}
 	signed, known := book.Find(cert.SHA256(der))
 	if !known {
 		f.violation("git.list_unknown", string(id), fixStoreOld, "list %s at the tip is genuine and the log does not know it", parsed.Number)
-		return
+		return audit.Signed{}, false
 	}
 	if published, ok := new(big.Int).SetString(book.PublishedNumber, 10); ok && parsed.Number.Cmp(published) < 0 {
 		f.violation("git.list_older", string(id), fixGit, "list %s is at the tip, and list %s was published before", parsed.Number, published)
@@ -108,6 +132,12 @@ func (f *fsck) checkGitList(id cert.Issuer, book *audit.IssuerBook, issuer *x509
 	if now := f.store.Now(); now.After(parsed.NextUpdate) {
 		f.violation("git.list_expired", string(id), fixWait, "list %s expired at %s", parsed.Number, parsed.NextUpdate.Format(time.RFC3339))
 	}
+	f.checkGitEntries(id, parsed)
+	return signed, true
+}
+
+// checkGitEntries compares the entries of a list at the tip with the revocations on the log.
+func (f *fsck) checkGitEntries(id cert.Issuer, parsed *list.List) {
 	for serial, c := range f.books.Certificates {
 		if c.Issuer != id || c.State != audit.Revoked {
 			continue
@@ -115,15 +145,18 @@ func (f *fsck) checkGitList(id cert.Issuer, book *audit.IssuerBook, issuer *x509
 		entry, held := parsed.Find(serial)
 		switch {
 		case held && (!entry.RevokedAt.Equal(c.RevokedAt) || entry.Reason != c.Reason) && !f.owesList(id):
-			f.violation("git.entry", string(serial), fixGit, "list %s says revoked at %s (%s), the log at %s (%s)", signed.Number,
+			f.violation("git.entry", string(serial), fixGit, "list %s says revoked at %s (%s), the log at %s (%s)", parsed.Number,
 				entry.RevokedAt.Format(time.RFC3339), entry.Reason, c.RevokedAt.Format(time.RFC3339), c.Reason)
 		case !held && !f.owesList(id) && !f.dropped(c, parsed):
-			f.violation("git.entry", string(serial), fixGit, "revoked, and not in list %s", signed.Number)
+			f.violation("git.entry", string(serial), fixGit, "revoked, and not in list %s", parsed.Number)
 		}
+	}
+	if id == cert.Root {
+		return // what the root revokes, CAs, is not in the books
 	}
 	for _, e := range parsed.Entries {
 		if c := f.books.Certificates[e.Serial]; c == nil || c.Issuer != id || c.State != audit.Revoked {
-			f.violation("git.entry", string(e.Serial), fixGit, "in list %s, and the log does not say that it is revoked", signed.Number)
+			f.violation("git.entry", string(e.Serial), fixGit, "in list %s, and the log does not say that it is revoked", parsed.Number)
 		}
 	}
 }

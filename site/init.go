@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -18,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 	"golang.org/x/crypto/ssh"
@@ -68,6 +69,10 @@ func (i Init) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	host, err := i.check()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %s exists; an installation is never overwritten: choose another folder", ErrConfig, i.Dir)
 	}
@@ -79,7 +84,7 @@ func (i Init) Run(ctx context.Context) error {
 		return fmt.Errorf("making the folder: %w", err)
 	}
 	defer os.RemoveAll(draft)
-	if err := i.fill(ctx, draft); err != nil {
+	if err := i.fill(ctx, draft, host); err != nil {
 		return err
 	}
 	if err := os.Rename(draft, dir); err != nil {
@@ -88,11 +93,37 @@ func (i Init) Run(ctx context.Context) error {
 	return nil
 }
 
-func (i Init) fill(ctx context.Context, dir string) error {
-	host, err := i.ownNames()
-	if err != nil {
-		return err
+// maxOrg is how many characters an organisation has at the most: it begins the common name of each CA,
+// which has up to 64 (RFC 5280 appendix A.1), and " Callers CA G999" has to fit behind it.
+const maxOrg = 48
+
+// check refuses what no installation can be made of, before anything is made.
+func (i Init) check() (ownNames, error) {
+	switch n := utf8.RuneCountInString(i.Org); {
+	case !utf8.ValidString(i.Org):
+		return ownNames{}, errors.New("--org: it is not UTF-8")
+	case strings.TrimSpace(i.Org) == "":
+		return ownNames{}, errors.New("--org: it is empty")
+	case n > maxOrg:
+		return ownNames{}, fmt.Errorf("--org: it has %d characters; at most %d, because the names of the CAs begin with it", n, maxOrg)
+	case strings.ContainsFunc(i.Org, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return ownNames{}, fmt.Errorf("--org: %q has a character that cannot be printed", i.Org)
 	}
+	if i.Domain != "" {
+		if n, err := name.Canonical(cert.Server, i.Domain); err != nil {
+			return ownNames{}, fmt.Errorf("--domain: %w", err)
+		} else if n.Text != i.Domain {
+			return ownNames{}, fmt.Errorf("--domain: want %q as %q", i.Domain, n.Text)
+		}
+	}
+	own, err := i.ownNames()
+	if err != nil {
+		return own, fmt.Errorf("--listen: %w", err)
+	}
+	return own, nil
+}
+
+func (i Init) fill(ctx context.Context, dir string, host ownNames) error {
 	if err := i.makeKeys(ctx, dir, host); err != nil {
 		return err
 	}
@@ -129,19 +160,16 @@ type ownNames struct {
 }
 
 func (i Init) ownNames() (ownNames, error) {
-	host, port, err := net.SplitHostPort(i.Listen)
+	host, err := splitListen(i.Listen)
 	if err != nil {
-		return ownNames{}, fmt.Errorf("%w: --listen: %w", ErrConfig, err)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return ownNames{}, fmt.Errorf("%w: --listen: %q is not a port", ErrConfig, port)
+		return ownNames{}, err
 	}
 	addr, err := netip.ParseAddr(host)
 	switch {
 	case err != nil && host != "":
 		n, err := name.Canonical(cert.Server, host)
 		if err != nil {
-			return ownNames{}, fmt.Errorf("%w: --listen: %w", ErrConfig, err)
+			return ownNames{}, err
 		}
 		return ownNames{host: n.Text}, nil
 	case host == "" || addr.IsUnspecified():
@@ -156,7 +184,7 @@ func (i Init) makeKeys(ctx context.Context, dir string, own ownNames) error {
 	if i.Domain != "" {
 		args = append(args, "--domain", i.Domain, "--network", "127.0.0.0/8", "--network", "::1/128")
 		if !name.InDomain(own.host, i.Domain) {
-			args = append(args, "--domain", own.host)
+			args = append(args, "--host", own.host)
 		}
 		for _, ip := range own.ip {
 			if addr := netip.MustParseAddr(ip); !addr.IsLoopback() {
@@ -171,10 +199,15 @@ func (i Init) makeKeys(ctx context.Context, dir string, own ownNames) error {
 	}
 	var failure strings.Builder
 	cmd.Stdout, cmd.Stderr = i.Out, &failure
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("making the keys: %w\n%s", err, strings.TrimSpace(failure.String()))
+	err := cmd.Run()
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("making the keys: %w\n%s", err, strings.TrimSpace(failure.String()))
+	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == 2 { // what it was given cannot be
+		err = fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return err
 }
 
 const directoryFile = "directory.ldif"

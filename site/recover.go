@@ -46,8 +46,8 @@ func recoverStore(ctx context.Context, c Config, s *store.Store) (Recovered, err
 		return Recovered{}, err
 	}
 	defer room.Close()
-	r := &recovery{room: room, store: s, keys: make(map[string]bool)}
 	from, _ := s.Head()
+	r := &recovery{room: room, store: s, from: from, directory: c.Directory != nil}
 	done := Recovered{From: from}
 	if err := r.fetch(ctx, from); err != nil {
 		return done, err
@@ -66,9 +66,10 @@ func recoverStore(ctx context.Context, c Config, s *store.Store) (Recovered, err
 type recovery struct {
 	room         *signer.Reader
 	store        *store.Store
+	directory    bool  // certificates are published in one
+	from         int64 // index of the first leaf
 	leaves       [][]byte
 	certificates map[cert.Serial][]byte
-	keys         map[string]bool // directory places that the leaves touched
 }
 
 // fetch reads the leaves from index from on, checks that they and ours give the room's root, and reads
@@ -122,25 +123,30 @@ func (r *recovery) fetchCertificates() error {
 	return nil
 }
 
-// fill brings the books to what a leaf says. What no leaf holds stays lost: the CSRs, and the sealed
-// secrets, so that a retry is answered without them.
-func (r *recovery) fill(tx *store.Tx, _ int64, leaf audit.Leaf) error {
+// fill brings the books to what a leaf says, and owes the world a visit to every place that it touches:
+// in the same transaction, because nobody would know of them if the process died before the next. What
+// no leaf holds stays lost: the CSRs, and the sealed secrets, so that a retry is answered without them;
+// and the lists, so each issuer owes a new one.
+func (r *recovery) fill(tx *store.Tx, index int64, leaf audit.Leaf) error {
+	if index == r.from {
+		for _, i := range r.room.Hello().Issuers {
+			if _, err := tx.Owe(store.CRL, string(i.ID)); err != nil {
+				return err
+			}
+		}
+	}
 	switch e := leaf.Event.(type) {
 	case *audit.IssueIntent:
-		n, err := name.Canonical(e.Purpose, e.CN)
+		c, err := announced(leaf, e)
 		if err != nil {
 			return err
 		}
-		r.keys[string(e.Purpose)+"/"+n.Key] = true
-		return tx.Reserve(store.Certificate{
-			Serial: e.Serial, Issuer: e.Issuer, Purpose: e.Purpose, CN: e.CN, Key: n.Key, SANs: e.SANs, KeyType: e.KeyType,
-			Caller: leaf.Actor.Name, RequestID: e.RequestID, BodySHA256: e.BodySHA256,
-			NotBefore: e.NotBefore, NotAfter: e.NotAfter, Deadline: e.Deadline,
-			SPKISHA256: e.SPKISHA256, TBSSHA256: e.TBSSHA256, Entry: e.Entry,
-		})
+		return tx.Reserve(c)
 	case *audit.IssueDone:
-		_, err := tx.Complete(e.Serial, r.certificates[e.Serial])
-		return err
+		if _, err := tx.Complete(e.Serial, r.certificates[e.Serial]); err != nil {
+			return err
+		}
+		return r.oweEntry(tx, e.Serial)
 	case *audit.IssueAbandoned:
 		return tx.Abandon(e.Serial)
 	case *audit.RevokeDone:
@@ -149,16 +155,46 @@ func (r *recovery) fill(tx *store.Tx, _ int64, leaf audit.Leaf) error {
 	return nil
 }
 
-func (r *recovery) fillRevoke(tx *store.Tx, leaf audit.Leaf, e *audit.RevokeDone) error {
-	for _, rev := range e.Revoked {
-		found, err := tx.Find(store.Query{Serial: rev.Serial})
-		if err != nil {
+// announced is the row that an intent makes.
+func announced(leaf audit.Leaf, e *audit.IssueIntent) (store.Certificate, error) {
+	n, err := name.Canonical(e.Purpose, e.CN)
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	return store.Certificate{
+		Serial: e.Serial, Issuer: e.Issuer, Purpose: e.Purpose, CN: e.CN, Key: n.Key, SANs: e.SANs, KeyType: e.KeyType,
+		Caller: leaf.Actor.Name, RequestID: e.RequestID, BodySHA256: e.BodySHA256,
+		NotBefore: e.NotBefore, NotAfter: e.NotAfter, Deadline: e.Deadline,
+		SPKISHA256: e.SPKISHA256, TBSSHA256: e.TBSSHA256, Entry: e.Entry,
+	}, nil
+}
+
+// oweEntry owes the directory a visit to the place of a certificate, if it has one.
+func (r *recovery) oweEntry(tx *store.Tx, serial cert.Serial) error {
+	if !r.directory {
+		return nil
+	}
+	found, err := tx.Find(store.Query{Serial: serial})
+	if err != nil {
+		return err
+	}
+	for _, c := range found {
+		if c.Purpose == cert.Caller {
+			continue
+		}
+		if _, err := tx.Owe(store.Directory, string(c.Purpose)+"/"+c.Key); err != nil {
 			return err
 		}
-		for _, c := range found {
-			r.keys[string(c.Purpose)+"/"+c.Key] = true
-		}
+	}
+	return nil
+}
+
+func (r *recovery) fillRevoke(tx *store.Tx, leaf audit.Leaf, e *audit.RevokeDone) error {
+	for _, rev := range e.Revoked {
 		if _, err := tx.Revoke(rev.Serial, rev.At, rev.Reason); err != nil {
+			return err
+		}
+		if err := r.oweEntry(tx, rev.Serial); err != nil {
 			return err
 		}
 	}
@@ -172,24 +208,14 @@ func (r *recovery) fillRevoke(tx *store.Tx, leaf audit.Leaf, e *audit.RevokeDone
 	})
 }
 
-// note says on the log that leaves were missing, and owes the world a visit to every place they touch.
+// note says on the log that leaves were missing.
 func (r *recovery) note(ctx context.Context, from int64) error {
 	who := audit.Actor{Kind: audit.ByOperator}
 	if u, err := user.Current(); err == nil {
 		who.Name = u.Username
 	}
 	hello := r.room.Hello()
-	_, err := r.store.Update(ctx, who, func(tx *store.Tx) (audit.Event, error) {
-		for key := range r.keys {
-			if _, err := tx.Owe(store.Directory, key); err != nil {
-				return nil, err
-			}
-		}
-		for _, i := range hello.Issuers {
-			if _, err := tx.Owe(store.CRL, string(i.ID)); err != nil {
-				return nil, err
-			}
-		}
+	_, err := r.store.Update(ctx, who, func(*store.Tx) (audit.Event, error) {
 		return &audit.LogRecovered{
 			From: from, Size: hello.State.Size,
 			Room: audit.RoomState{Room: hello.Room, Sequence: hello.State.Sequence, Journal: hello.State.Journal},

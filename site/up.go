@@ -166,14 +166,19 @@ func (u Up) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, room.stop())
 	}
-	go u.relay(out)
+	relayed := make(chan struct{})
+	go func() {
+		u.relay(out)
+		close(relayed)
+	}()
 	select {
 	case <-ctx.Done():
 	case <-room.ended:
 	case <-daemon.ended:
 	}
-	err = daemon.stop()
-	return errors.Join(err, room.stop(), in.Close())
+	err = errors.Join(daemon.stop(), room.stop(), in.Close())
+	<-relayed
+	return err
 }
 
 // relay passes on what the daemon says, which is its ready line.

@@ -140,8 +140,9 @@ func (q Query) statement(valid time.Time) (string, []any) {
 	}
 	text += " ORDER BY intent"
 	if q.Limit > 0 {
-		args = append(args, q.Limit)
-		text += " LIMIT $" + strconv.Itoa(len(args))
+		// In the text, not as an argument: SQLite plans a statement anew for each value of a bound LIMIT,
+		// which cost more than the query. Limits are constants of the callers, so texts stay few.
+		text += " LIMIT " + strconv.Itoa(q.Limit)
 	}
 	return text, args
 }

@@ -2,8 +2,10 @@ package review
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -121,7 +123,7 @@ func TestHolesInTheDatabase(t *testing.T) {
 		index     int64
 	}{
 		{"UPDATE node SET position = 999999 WHERE position = (SELECT max(position) FROM node)", audit.LeafHash, intent + 3 + pageSize},
-		{"UPDATE leaf SET leaf = '{}' WHERE position = (SELECT max(position) FROM leaf)", audit.LeafHash, intent + 3 + pageSize},
+		{"UPDATE leaf SET leaf = x'7b7d' WHERE position = (SELECT max(position) FROM leaf)", audit.LeafHash, intent + 3 + pageSize},
 		{fmt.Sprintf("DELETE FROM leaf WHERE position = %d", intent), LeafMissing, intent},
 		{"DELETE FROM leaf WHERE position = 0", LeafMissing, 0},
 	} {
@@ -327,6 +329,33 @@ func TestWhatIsCommittedWhileTheLogIsRead(t *testing.T) {
 	r, err := Verify(w.ctx, Source{Log: before, LogKey: w.logKey, History: h})
 	if err != nil || r.Contradiction != nil || r.Lists != 3 {
 		t.Errorf("a commit that came later contradicts: %v, %v, %d lists", err, r.Contradiction, r.Lists)
+	}
+}
+
+// A root signs its lists away from the log, and revokes issuers, which have no leaf of their own.
+func TestAListOfTheRoot(t *testing.T) {
+	w := newWorld(t)
+	w.aLife()
+	der := w.sign(w.root, w.top, 2, list.Entry{Serial: "0b", RevokedAt: start, Reason: cert.CACompromise})
+	w.add(audit.Actor{Kind: audit.ByCeremony}, &audit.RootListNamed{Number: "2", SHA256: cert.SHA256(der)})
+	w.commit("root", gitrepo.Files{"root.crl": der})
+	if r := w.verify(); r.Contradiction != nil || r.Lists != 4 {
+		t.Error(r.Contradiction, r.Lists)
+	}
+}
+
+// unreadable is a store whose tree cannot be read just now, which proves nothing.
+type unreadable struct{ Log }
+
+func (unreadable) Root(context.Context, int64) (audit.Hash, error) {
+	return audit.Hash{}, os.ErrDeadlineExceeded
+}
+
+func TestWhatCannotBeReadIsNoContradiction(t *testing.T) {
+	w := newWorld(t)
+	r, err := Verify(w.ctx, Source{Log: unreadable{w.store}, LogKey: w.logKey})
+	if !errors.Is(err, os.ErrDeadlineExceeded) || r.Contradiction != nil {
+		t.Errorf("%v, %v", err, r.Contradiction)
 	}
 }
 

@@ -49,6 +49,8 @@ type world struct {
 	remote *gitrepo.Local
 	log    note.Signer
 	logKey string
+	root   *x509.Certificate
+	top    crypto.Signer // the key of the root
 	users  *x509.Certificate
 	key    crypto.Signer
 	room   audit.RoomState
@@ -89,12 +91,12 @@ func newWorld(t *testing.T) *world {
 	w.logKey = vkey
 	w.log, err = note.NewSigner(skey)
 	w.must(err)
-	root, rootKey := authority(t, "Example Root", nil, nil)
-	w.users, w.key = authority(t, "Example Users", root, rootKey)
-	rootList := w.sign(root, rootKey, 1)
+	w.root, w.top = authority(t, "Example Root", nil, nil)
+	w.users, w.key = authority(t, "Example Users", w.root, w.top)
+	rootList := w.sign(w.root, w.top, 1)
 	w.store, err = store.Create(w.ctx, filepath.Join(w.dir, "db"), w.clock, audit.Actor{Kind: audit.ByCeremony}, []audit.Event{
 		&audit.LogOpened{Origin: "log.example.org", LogKey: vkey, Room: "room-1"},
-		&audit.RootNamed{Subject: "CN=Example Root", Certificate: root.Raw},
+		&audit.RootNamed{Subject: "CN=Example Root", Certificate: w.root.Raw},
 		&audit.IssuerNamed{Issuer: "users", Room: "room-1", Subject: "CN=Example Users", Purposes: []cert.Purpose{cert.User}, Certificate: w.users.Raw},
 		&audit.RootListNamed{Number: "1", SHA256: cert.SHA256(rootList)},
 	})

@@ -24,17 +24,17 @@ func (r *Room) Handle(b signer.Batch) (signer.Reply, error) {
 	if b.From < r.tree.Size() && b.From+int64(len(b.Leaves)) >= r.tree.Size() {
 		return signer.Reply{State: r.state(), Stale: true}, nil
 	}
-	events, refusal := r.checkLeaves(b)
+	leaves, refusal := r.checkLeaves(b)
 	if refusal != nil {
 		reply := r.refused(refusal)
 		// A daemon that was overtaken asks about old leaves; whether its store is old too, only it knows.
 		reply.Stale = refusal.Code == "log.smaller"
 		return reply, nil
 	}
-	w := &work{room: r, now: r.now().UTC(), leaves: b.Leaves, first: b.From}
+	w := &work{room: r, now: r.now().UTC(), leaves: leaves, first: b.From}
 	r.doubtClock(w.now)
-	for i, event := range events {
-		r.read(b.From+int64(i), b.Leaves[i], event)
+	for i, leaf := range leaves {
+		r.read(b.From+int64(i), b.Leaves[i], leaf.Event)
 	}
 	results := make([]signer.Result, len(b.Calls))
 	for i, call := range b.Calls {
@@ -60,7 +60,7 @@ func refuse(code, format string, args ...any) *signer.Refusal {
 
 // checkLeaves checks that the leaves of b continue the log that the room has read. Nothing changes, so
 // a batch that fails here had no effect.
-func (r *Room) checkLeaves(b signer.Batch) ([]audit.Event, *signer.Refusal) {
+func (r *Room) checkLeaves(b signer.Batch) ([]audit.Leaf, *signer.Refusal) {
 	size, root := r.tree.Size(), r.tree.Root()
 	switch {
 	case b.From < 0 || b.From+int64(len(b.Leaves)) < size:
@@ -77,7 +77,7 @@ func (r *Room) checkLeaves(b signer.Batch) ([]audit.Event, *signer.Refusal) {
 	if root = tree.Root(); b.Root != hex.EncodeToString(root[:]) {
 		return nil, refuse("log.root", "the leaves from %d on do not give the root that came with them", size)
 	}
-	events := make([]audit.Event, len(b.Leaves))
+	leaves := make([]audit.Leaf, len(b.Leaves))
 	for i, leaf := range b.Leaves {
 		decoded, err := audit.Decode(leaf)
 		if err != nil {
@@ -86,9 +86,9 @@ func (r *Room) checkLeaves(b signer.Batch) ([]audit.Event, *signer.Refusal) {
 		if refusal := r.checkEvent(size+int64(i), decoded.Event); refusal != nil {
 			return nil, refusal
 		}
-		events[i] = decoded.Event
+		leaves[i] = decoded
 	}
-	return events, nil
+	return leaves, nil
 }
 
 // checkEvent refuses a log that knows more of this room than the room does.

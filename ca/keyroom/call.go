@@ -20,6 +20,7 @@ const (
 	backdate   = time.Hour       // how far before now a notBefore may lie
 	clockSkew  = 5 * time.Minute // how far the daemon's clock may be off
 	numberJump = 1_000_000       // how far a CRL number may rise at once
+	delivery   = 24 * time.Hour  // how long sealed secrets are opened for their caller
 )
 
 // work is one batch under way: the leaves that came with it are read, its effects not yet durable.
@@ -27,7 +28,7 @@ type work struct {
 	room    *Room
 	now     time.Time
 	first   int64
-	leaves  [][]byte
+	leaves  []audit.Leaf
 	effects []effect
 }
 
@@ -66,7 +67,7 @@ func (w *work) leaf(index int64) (audit.Leaf, error) {
 		return audit.Leaf{}, refuse("index.unknown", "the room has read %d leaves, none at %d", w.room.tree.Size(), index)
 	}
 	if index >= w.first {
-		return audit.Decode(w.leaves[index-w.first])
+		return w.leaves[index-w.first], nil
 	}
 	rec, err := w.room.journal.holding(index)
 	if err != nil {
@@ -346,6 +347,11 @@ func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 		return nil, refuse("open.request", "leaf %d is not about the request of leaf %d", index, again.Intent)
 	case cert.SHA256(sealed) != intent.SealedSHA256 || again.SealedSHA256 != intent.SealedSHA256:
 		return nil, refuse("open.sealed", "these are not the secrets that leaf %d names", again.Intent)
+	case !w.room.holds(intent):
+		return nil, refuse("open.unsigned", "leaf %d announces a certificate that this room has not signed", again.Intent)
+	case w.now.Sub(intent.NotBefore) > delivery+backdate:
+		// The room bounded notBefore when it signed, so this time is not the daemon's to choose.
+		return nil, refuse("open.late", "the secrets of leaf %d are handed out for %s only", again.Intent, delivery)
 	}
 	binding := signer.Binding{Caller: first.Actor.Name, RequestID: intent.RequestID, BodySHA256: intent.BodySHA256}
 	secrets, err := signer.Unseal(w.room.deliver, binding, sealed)
@@ -354,6 +360,12 @@ func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 	}
 	w.effects = append(w.effects, effect{kind: didOpen, index: index, serial: intent.Serial})
 	return secrets, nil
+}
+
+// holds tells whether the room signed what the intent announces.
+func (r *Room) holds(intent *audit.IssueIntent) bool {
+	s, ok := r.signed[intent.Serial]
+	return ok && s.tbs == intent.TBSSHA256
 }
 
 // profileRefusal keeps the codes of the profile and the list, and calls the rest a failure of the room.

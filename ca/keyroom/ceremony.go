@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,8 @@ type Ceremony struct {
 	Dir               string
 	Org               string
 	Domains           []string       // constrain the names of certificates; empty: any name
-	Networks          []netip.Prefix // of IP addresses that servers may have within Domains
+	Hosts             []string       // further names that servers may have where Domains are given
+	Networks          []netip.Prefix // addresses that servers may have where Domains are given
 	OfflinePassphrase string         // opens the keys in Dir/offline
 	Now               func() time.Time
 	Rand              io.Reader
@@ -198,8 +200,12 @@ func (m *maker) issuingAuthorities() error {
 		if err != nil {
 			return fmt.Errorf("making the key of %s: %w", id, err)
 		}
+		domains := slices.Clone(m.Domains)
+		if p == cert.Server && len(domains) > 0 {
+			domains = append(domains, m.Hosts...)
+		}
 		der, err := profile.IssuerCert(m.Rand, m.root, m.rootKey, profile.IssuerSpec{
-			Org: m.Org, Generation: 1, Purposes: []cert.Purpose{p}, Domains: m.Domains, Networks: m.Networks,
+			Org: m.Org, Generation: 1, Purposes: []cert.Purpose{p}, Domains: domains, Networks: m.Networks,
 		}, key.Public(), m.Now())
 		if err != nil {
 			return fmt.Errorf("making the issuing CA %s: %w", id, err)
@@ -213,7 +219,7 @@ func (m *maker) issuingAuthorities() error {
 		}
 		m.chain = append(m.chain, text...)
 		m.issuers = append(m.issuers, IssuerConfig{
-			ID: id, Purposes: []cert.Purpose{p}, Domains: m.Domains,
+			ID: id, Purposes: []cert.Purpose{p}, Domains: domains,
 			MaxValidityDays: int(profile.MaxValidity(p) / (24 * time.Hour)), MaxListDays: 8,
 		})
 	}

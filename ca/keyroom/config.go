@@ -38,24 +38,27 @@ type IssuerConfig struct {
 	MaxListDays     int            `json:"max_list_days"` // longest time from thisUpdate to nextUpdate
 }
 
+// ErrConfig marks a configuration that cannot be used.
+var ErrConfig = errors.New("configuration")
+
 // LoadConfig reads keyroom.json. Unknown members are errors, and so is a missing one that has no zero
 // meaning.
 func LoadConfig(path string) (Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("reading the key room's configuration: %w", err)
+		return Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	var c Config
 	if err := dec.Decode(&c); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+		return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return Config{}, fmt.Errorf("%s: something stands behind the configuration", path)
+		return Config{}, fmt.Errorf("%w: %s: something stands behind the configuration", ErrConfig, path)
 	}
 	if err := c.check(); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+		return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
 	}
 	base := filepath.Dir(path)
 	for _, p := range []*string{&c.Socket, &c.State, &c.PassphraseFile} {

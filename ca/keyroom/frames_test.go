@@ -3,6 +3,7 @@ package keyroom
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -59,9 +60,8 @@ func TestHostileFrames(t *testing.T) {
 func TestHalfAFrame(t *testing.T) {
 	h := newHall(t)
 	h.signed("alice", nil)
-	h.stop()
-	h.start()
-	h.room.patience = 200 * time.Millisecond
+	h.tune = func(r *Room) { r.patience = 200 * time.Millisecond }
+	h.restart()
 	var silent []*raw
 	for range maxConns {
 		c := h.dial()
@@ -118,44 +118,45 @@ func TestBatchLimits(t *testing.T) {
 // TestWrongPeer connects as a user who may not.
 func TestWrongPeer(t *testing.T) {
 	h := newHall(t)
-	turnedAway := func(what string) {
-		t.Helper()
-		conn, err := net.Dial("unix", h.config.Socket)
-		if err != nil {
+	// Root is let in everywhere, so it connects as nobody.
+	uid, credential := os.Getuid(), (*syscall.Credential)(nil)
+	if uid == 0 {
+		uid, credential = 65534, &syscall.Credential{Uid: 65534, Gid: 65534}
+	}
+	for _, dir := range []string{h.dir, h.config.State} { // only the room itself is in the way
+		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
-		if heard, err := io.ReadAll(conn); len(heard) > 0 {
-			t.Errorf("%s: the room said %q (%v)", what, heard, err)
-		}
 	}
-	if os.Getuid() == 0 {
-		// As nobody, against a room for its own user only; only the room itself is in the way.
-		for _, dir := range []string{h.dir, h.dir + "/keyroom"} {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
+	heard := func(allowed ...int) string {
+		t.Helper()
+		h.stop()
+		h.config.AllowedUIDs = allowed
+		h.start()
 		if err := os.Chmod(h.config.Socket, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("/usr/bin/env", "python3", "-c",
-			`import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print("heard", len(s.recv(9)))`, h.config.Socket)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd := exec.CommandContext(t.Context(), "/usr/bin/env", "python3", "-c",
+			`import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(len(s.recv(9)))`, h.config.Socket)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 		cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin"}
-		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "heard 0\n" {
-			t.Errorf("nobody: %v: %s", err, out)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
-		if !strings.Contains(h.logged.String(), "uid 65534 may not connect") {
-			t.Error("the room did not log who it turned away")
-		}
+		return strings.TrimSpace(string(out))
 	}
-	h.stop()
-	h.config.AllowedUIDs = []int{os.Getuid() + 1}
-	h.start()
-	turnedAway("somebody else's room")
-	h.stop()
-	h.config.AllowedUIDs = []int{os.Getuid() + 1, os.Getuid()}
-	h.start()
+	if got := heard(uid + 1); got != "0" {
+		t.Errorf("a room for somebody else said %s octets", got)
+	}
+	if !strings.Contains(h.logged.String(), fmt.Sprintf("uid %d may not connect", uid)) {
+		t.Error("the room did not log who it turned away")
+	}
+	if got := heard(uid+1, uid); got != "9" {
+		t.Errorf("a room for two users said %s octets", got)
+	}
+	if got, own := heard(), credential == nil; (got == "9") != own {
+		t.Errorf("a room for its own user said %s octets", got)
+	}
 	h.signed("alice", nil)
 }

@@ -80,7 +80,10 @@ func TestKeyFiles(t *testing.T) {
 // TestCeremonyKeys has openssl open every key that a ceremony leaves behind, with the passphrase that it
 // names, and only with that.
 func TestCeremonyKeys(t *testing.T) {
-	dir := install(t, noon)
+	dir := tempDir(t)
+	if err := ceremony(dir, noon).Init(); err != nil {
+		t.Fatal(err)
+	}
 	secret := filepath.Join(dir, "secrets", "keyroom.passphrase")
 	room := []string{"log", "delivery", "users", "servers", "callers"}
 	for _, name := range room {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/profile"
 	"github.com/chancery-ca/chancery/ca/signer"
 )
 
@@ -33,7 +35,13 @@ func TestOpen(t *testing.T) {
 				spoil(w.IssueIntent)
 			}
 		})
-		return h.add(who, w.IssueIntent), w.IssueIntent
+		index := h.add(who, w.IssueIntent)
+		if w.Room == h.config.Room && cn != "erin" {
+			if r := h.ask(signer.Call{Kind: signer.SignCert, Index: index, CSR: w.csr}); r.Refused != nil {
+				t.Fatal(r.Refused)
+			}
+		}
+		return index, w.IssueIntent
 	}
 	other, otherIntent := intend(audit.Actor{Kind: audit.ByCaller, Name: "somebody"}, "bob", nil)
 	otherSealed := sealed
@@ -41,6 +49,8 @@ func TestOpen(t *testing.T) {
 	movedSealed := sealed
 	foreign, foreignIntent := intend(alice, "dave", func(w *audit.IssueIntent) { w.Room = "room-other" })
 	foreignSealed := sealed
+	unsigned, unsignedIntent := intend(alice, "erin", nil)
+	unsignedSealed := sealed
 	index, intent := intend(alice, "alice", nil)
 	again := func(i int64, w *audit.IssueIntent) audit.IssueRedelivered {
 		return audit.IssueRedelivered{Serial: w.Serial, Intent: i, RequestID: w.RequestID, SealedSHA256: w.SealedSHA256, Room: h.config.Room}
@@ -86,6 +96,7 @@ func TestOpen(t *testing.T) {
 		{"no blob", "open.sealed", alice, again(index, intent), nil},
 		{"another hash", "open.sealed", alice, edit(func(e *audit.IssueRedelivered) { e.SealedSHA256 = otherIntent.SealedSHA256 }), sealed},
 		{"bound to another body", "open.sealed", alice, again(moved, movedIntent), movedSealed},
+		{"a certificate that was not signed", "open.unsigned", alice, again(unsigned, unsignedIntent), unsignedSealed},
 		{"a leaf for another room", "intent.other_room", alice, edit(func(e *audit.IssueRedelivered) { e.Room = "room-other" }), sealed},
 		{"an intent of another room", "intent.other_room", alice, again(foreign, foreignIntent), foreignSealed},
 		{"no intent", "index.kind", alice, edit(func(e *audit.IssueRedelivered) { e.Intent = 0 }), sealed},
@@ -101,5 +112,13 @@ func TestOpen(t *testing.T) {
 	}
 	if r := h.ask(signer.Call{Kind: signer.Open, Index: index, Sealed: sealed}); r.Refused == nil || r.Refused.Code != "index.kind" {
 		t.Errorf("opening on the intent itself: %+v", r)
+	}
+	h.clock.step(delivery + backdate - profile.Backdate)
+	if r := open(alice, again(index, intent), sealed); !bytes.Equal(r.Secrets, secrets) {
+		t.Errorf("the secrets do not open in time: %+v", r)
+	}
+	h.clock.step(time.Second)
+	if r := open(alice, again(index, intent), sealed); r.Secrets != nil || r.Refused == nil || r.Refused.Code != "open.late" {
+		t.Errorf("the secrets open late: %+v", r)
 	}
 }

@@ -287,7 +287,7 @@ func TestProcess(t *testing.T) {
 		{[]string{"sign"}, 2, "there is no command"},
 		{[]string{"--config"}, 2, "config"},
 		{nil, 2, "--config FILE is needed"},
-		{[]string{"--config", "/nowhere.json"}, 1, "no such file"},
+		{[]string{"--config", "/nowhere.json"}, 2, "no such file"},
 		{[]string{"init", "--dir", p.dir, "--org", "Example"}, 1, "an installation is never overwritten"},
 		{[]string{"init", "--dir", p.dir}, 2, "--dir and --org are needed"},
 		{[]string{"init", "--dir", p.dir, "--org", "Example", "--domain", "Example.org"}, 2, "want a lower-case name"},

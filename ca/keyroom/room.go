@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -99,6 +100,7 @@ func Open(o Options) (*Room, error) {
 	if err := r.loadKeys(passphrase); err != nil {
 		return nil, err
 	}
+	debug.FreeOSMemory() // the key derivation took many times what the room needs from here on
 	if err := r.follow(r.path("journal")); err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func TestLeafContents(t *testing.T) {
 		{cert.User, cert.P256, nil, usage, email, "email:alice@example.org", "CN = alice"},
 		{cert.User, cert.P384, nil, usage, email, "email:alice@example.org", "CN = alice"},
 		{cert.User, cert.RSA2048, nil, rsaUsage, email, "email:alice@example.org", "CN = alice"},
-		{cert.User, cert.RSA3072, func(r *Request) { r.SANs.Email = nil }, rsaUsage, "TLS Web Client Authentication", "absent", "CN = alice"},
+		{cert.User, cert.RSA3072, func(r *Request) { r.SANs.Email = nil }, usage, "TLS Web Client Authentication", "absent", "CN = alice"},
 		{cert.Server, cert.P256, nil, usage, "TLS Web Server Authentication",
 			"DNS:example.org, DNS:www.example.org, IP Address:192.0.2.7, IP Address:2001:DB8:0:0:0:0:0:7", "CN = www.example.org"},
 		{cert.Server, cert.RSA2048, func(r *Request) { r.SANs.IP = nil }, rsaUsage, "TLS Web Server Authentication",

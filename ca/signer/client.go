@@ -112,6 +112,9 @@ func (c *Client) ask(ctx context.Context, call Call) (Result, error) {
 	if n := len(call.CSR) + len(call.Sealed); n > chunk {
 		return Result{}, fmt.Errorf("a call of %d octets; at most %d", n, chunk)
 	}
+	if c.ctx.Err() != nil {
+		return Result{}, ErrUnreachable
+	}
 	p := &pending{call: call, ready: make(chan struct{})}
 	select {
 	case c.queue <- p:

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -37,7 +38,7 @@ func main() {
 	err := run(os.Args[1:], os.Stdout)
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
+	case errors.Is(err, errUsage), errors.Is(err, keyroom.ErrConfig):
 		fmt.Fprintln(os.Stderr, "chancery-keyroom:", err)
 		os.Exit(2)
 	default:
@@ -78,9 +79,24 @@ func parse(fs *flag.FlagSet, args []string) error {
 	return nil
 }
 
+const usage = `The key room of a Chancery installation: the only process that holds CA keys.
+
+  chancery-keyroom --config FILE                  serve on the Unix socket that FILE names
+  chancery-keyroom confirm-clock --config FILE    after a clock step, let entries of expired certificates leave lists
+  chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation; chancery init runs it
+  chancery-keyroom version
+
+`
+
 func open(name string, args []string) (*keyroom.Room, *slog.Logger, error) {
 	fs := flag.NewFlagSet("chancery-keyroom "+name, flag.ContinueOnError)
-	path := fs.String("config", "", "keyroom.json")
+	path := fs.String("config", "", "the configuration, keyroom.json, in `FILE`")
+	if name == "serve" {
+		fs.Usage = func() {
+			fmt.Fprint(fs.Output(), usage)
+			fs.PrintDefaults()
+		}
+	}
 	if err := parse(fs, args); err != nil {
 		return nil, nil, err
 	}
@@ -104,6 +120,8 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
+	// One batch at a time: a second processor would only be woken and put to sleep.
+	runtime.GOMAXPROCS(1)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	listener, err := room.Listen()
@@ -135,12 +153,13 @@ func (r *repeated) String() string     { return strings.Join(*r, ",") }
 func (r *repeated) Set(s string) error { *r = append(*r, s); return nil }
 
 func initialise(args []string, out io.Writer) error {
-	var domains, networks repeated
+	var domains, hosts, networks repeated
 	fs := flag.NewFlagSet("chancery-keyroom init", flag.ContinueOnError)
 	dir := fs.String("dir", "", "folder of the installation; it exists and holds no keys yet")
 	org := fs.String("org", "", "organisation in the names of the CAs")
 	fd := fs.Int("passphrase-fd", -1, "file descriptor to read the passphrase of the offline keys from; without it one is made and printed")
 	fs.Var(&domains, "domain", "domain that the issued names are constrained to; may be repeated")
+	fs.Var(&hosts, "host", "further `NAME` that servers may have where a domain is given; may be repeated")
 	fs.Var(&networks, "network", "network that server addresses are constrained to where a domain is given; may be repeated")
 	if err := parse(fs, args); err != nil {
 		return err
@@ -151,6 +170,9 @@ func initialise(args []string, out io.Writer) error {
 	ceremony := keyroom.Ceremony{Dir: *dir, Org: *org, Now: time.Now, Rand: rand.Reader}
 	var err error
 	if ceremony.Domains, err = keyroom.ParseDomains(domains); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if ceremony.Hosts, err = keyroom.ParseDomains(hosts); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	for _, n := range networks {

@@ -18,7 +18,10 @@ import (
 )
 
 func auditCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "Read and verify the log"}
+	cmd := &cobra.Command{
+		Use: "audit", Short: "Read and verify the log", Args: subcommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	cmd.AddCommand(auditVerifyCommand(), auditShowCommand())
 	return cmd
 }
@@ -46,7 +49,7 @@ believed; keep a copy of it elsewhere. Exit code 4 with the first record that co
 			return printVerify(cmd.OutOrStdout(), report, output)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "the installation, `DIR`")
+	cmd.Flags().StringVar(&dir, "dir", "", "folder `DIR` of the installation")
 	outputFlag(cmd, &output)
 	return cmd
 }
@@ -106,7 +109,9 @@ func auditShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show --dir DIR",
 		Short: "Show what the log says, of everything or of one certificate's life",
-		Args:  exactly(0, "takes no argument"),
+		Long: `Show what the log of the installation in DIR says, a line a leaf: of everything, or of the lives of the
+certificates with a serial number or for a common name. Nothing is verified; chancery audit verify does that.`,
+		Args: exactly(0, "takes no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return errNoDir
@@ -122,9 +127,9 @@ func auditShowCommand() *cobra.Command {
 			return show(cmd.Context(), cmd.OutOrStdout(), dir, filter, output)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "the installation, `DIR`")
-	cmd.Flags().StringVar(&serial, "serial", "", "only the life of the certificate with this serial number, in `HEX`")
-	cmd.Flags().StringVar(&cn, "cn", "", "only the lives of the certificates for this common name, `NAME`")
+	cmd.Flags().StringVar(&dir, "dir", "", "folder `DIR` of the installation")
+	cmd.Flags().StringVar(&serial, "serial", "", "only the life of the certificate with the serial number `HEX`")
+	cmd.Flags().StringVar(&cn, "cn", "", "only the lives of the certificates for the common name `NAME`")
 	outputFlag(cmd, &output)
 	return cmd
 }

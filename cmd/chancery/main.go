@@ -56,8 +56,15 @@ func exitCode(err error) int {
 
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "chancery",
-		Short:         "An isolated certificate authority: make it, run it, check it",
+		Use:   "chancery",
+		Short: "An isolated certificate authority: make it, run it, check it",
+		Long: `An isolated certificate authority: make it, run it, check it.
+
+Exit codes: 0 done; 1 understood, and not done; 2 the command line or the configuration; 3 the key room
+is not there, the outcome is unknown, or a process ended by itself; 4 log, books and world contradict
+each other.`,
+		Args:          subcommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -75,6 +82,14 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// subcommand makes a word that is no command a usage error.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%w: there is no command %q; %s --help tells which there are", errUsage, args[0], cmd.CommandPath())
+	}
+	return nil
 }
 
 // binaries is the folder of the other programs: they are installed beside this one.
@@ -118,8 +133,8 @@ The keys of the root and of recovery are left in DIR/offline, encrypted; move th
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8443", "`HOST:PORT` that the RPC listens at")
-	cmd.Flags().StringVar(&org, "org", "Example", "organisation in the `NAME` of every CA")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8443", "address `HOST:PORT` that the RPC listens at; the service's certificate is for this host")
+	cmd.Flags().StringVar(&org, "org", "Example", "`NAME` of the organisation, in the subject of every CA")
 	cmd.Flags().StringVar(&domain, "domain", "", "constrain host names and mail addresses to the domain `NAME`")
 	cmd.Flags().IntVar(&fd, "passphrase-fd", -1, "read the passphrase of the offline keys from this file descriptor `N`; without it one is made and printed")
 	return cmd
@@ -130,7 +145,10 @@ func upCommand() *cobra.Command {
 		Use:   "up DIR",
 		Short: "Run both processes of an installation, for evaluation",
 		Long: `Run the key room and the daemon of the installation in DIR, both as the present user, until SIGINT or
-SIGTERM. That is for evaluation: in earnest each runs alone, as a user of its own, with --config.`,
+SIGTERM. A line "ready https://HOST:PORT/RPC2" says that calls are answered; the logs go to stderr. If one
+of the two ends by itself the other is stopped, and the exit code is 3.
+
+That is for evaluation: in earnest each runs alone, as a user of its own, with --config.`,
 		Args: exactly(1, "DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bin, err := binaries()

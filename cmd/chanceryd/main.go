@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/crl"
 	"github.com/chancery-ca/chancery/nodump"
 	"github.com/chancery-ca/chancery/site"
 )
@@ -31,12 +32,13 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "chanceryd:", err)
+	var refusal *signer.Refusal // at start, only of the log as such
 	switch {
 	case errors.Is(err, site.ErrConfig):
 		os.Exit(2)
 	case errors.Is(err, signer.ErrUnreachable):
 		os.Exit(3)
-	case errors.Is(err, signer.ErrStoreBehind), errors.Is(err, signer.ErrFork):
+	case errors.Is(err, signer.ErrStoreBehind), errors.Is(err, signer.ErrFork), errors.Is(err, crl.ErrRolledBack), errors.As(err, &refusal):
 		os.Exit(4)
 	}
 	os.Exit(1)
@@ -44,8 +46,13 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("chanceryd", flag.ContinueOnError)
-	path := fs.String("config", "", "chancery.yaml")
+	path := fs.String("config", "", "the configuration, chancery.yaml, in `FILE`")
 	show := fs.Bool("version", false, "print the version")
+	fs.Usage = func() {
+		fmt.Fprint(fs.Output(), "The daemon of a Chancery installation: it answers the RPC and publishes. It holds no CA key; the key room\n"+
+			"does, and must be running.\n\n  chanceryd --config chancery.yaml\n\n")
+		fs.PrintDefaults()
+	}
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err

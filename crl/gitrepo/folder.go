@@ -182,7 +182,10 @@ type builder struct {
 
 func (b *builder) add(kind plumbing.ObjectType, content []byte) plumbing.Hash {
 	hash := plumbing.ComputeHash(kind, content)
-	b.made = append(b.made, Object{Type: kind, Hash: hash, Content: content})
+	same := func(o Object) bool { return o.Hash == hash }
+	if !slices.ContainsFunc(b.made, same) { // files may be the same under two names
+		b.made = append(b.made, Object{Type: kind, Hash: hash, Content: content})
+	}
 	return hash
 }
 

@@ -92,9 +92,9 @@ func checkBare(path string) error {
 }
 
 // open is given to Objects. The cache serves delta bases; it is small because
-// a CA's memory is.
+// a CA's memory is: whole lists do not belong in it.
 func (l *Local) open() (storer.EncodedObjectStorer, error) {
-	return filesystem.NewStorage(wholePacks{osfs.New(l.path, osfs.WithBoundOS())}, cache.NewObjectLRU(8*cache.MiByte)), nil
+	return filesystem.NewStorage(wholePacks{osfs.New(l.path, osfs.WithBoundOS())}, cache.NewObjectLRU(256*cache.KiByte)), nil
 }
 
 // wholePacks hides packs that have no index. git leaves such a file for a
@@ -183,7 +183,12 @@ func (l *Local) storeOnce(ctx context.Context, objects []Object) error {
 
 func writeLoose(dir, name string, o Object) error {
 	var packed bytes.Buffer
-	z := zlib.NewWriter(&packed)
+	// A list is serial numbers, which do not compress: trying harder makes it a tenth smaller in two and
+	// a half times the time, and git packs it anew anyway.
+	z, err := zlib.NewWriterLevel(&packed, zlib.BestSpeed)
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(z, "%s %d\x00", o.Type, len(o.Content)) // a buffer does not fail
 	if _, err := z.Write(o.Content); err != nil {
 		return err

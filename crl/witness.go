@@ -1,0 +1,43 @@
+package crl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/crl/gitrepo"
+)
+
+// ErrRolledBack says that git has seen more of the log, or another log, than there is: store and key
+// room were both put back from old copies, which agree with each other. Nothing must be signed.
+var ErrRolledBack = errors.New("git holds a checkpoint that this log does not continue: the store and the key room are old copies; put the newest ones back")
+
+// Witness compares the log with the checkpoint on the remote. It returns ErrRolledBack if they
+// contradict each other; any other error means that the remote could not be read.
+func (l *Loop) Witness(ctx context.Context) error {
+	files, _, err := gitrepo.Read(ctx, l.publisher.Remote, l.publisher.Folder)
+	if err != nil {
+		return fmt.Errorf("reading the remote: %w", err)
+	}
+	return l.heed(ctx, files[checkpointFile])
+}
+
+// heed checks that the log continues a checkpoint. One that the log key did not sign proves nothing.
+func (l *Loop) heed(ctx context.Context, note []byte) error {
+	seen, err := audit.OpenCheckpoint(note, l.signer.Hello().LogKey)
+	if err != nil {
+		return nil // anybody can write such a file
+	}
+	if size, _ := l.store.Head(); seen.Size > size {
+		return fmt.Errorf("%w (it covers %d leaves, the log has %d)", ErrRolledBack, seen.Size, size)
+	}
+	root, err := l.store.Root(ctx, seen.Size)
+	if err != nil {
+		return err
+	}
+	if root != seen.Root {
+		return fmt.Errorf("%w (the roots at %d leaves differ)", ErrRolledBack, seen.Size)
+	}
+	return nil
+}
