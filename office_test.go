@@ -51,8 +51,8 @@ var template = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// newOffice copies the template to a folder of this name and gives it an address of its own.
-func newOffice(name string) (*office, error) {
+// newOffice copies the template to a new folder and gives it an address of its own.
+func newOffice() (*office, error) {
 	from, err := template()
 	if err != nil {
 		return nil, err
@@ -61,8 +61,12 @@ func newOffice(name string) (*office, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &office{bin: bin, dir: filepath.Join(scratch, name), running: make(map[string]*process)}
-	if out, err := exec.Command("cp", "-a", from, o.dir).CombinedOutput(); err != nil {
+	dir, err := os.MkdirTemp(scratch, "o")
+	if err != nil {
+		return nil, err
+	}
+	o := &office{bin: bin, dir: dir, running: make(map[string]*process)}
+	if out, err := exec.Command("cp", "-a", from+"/.", o.dir).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("copying the installation: %w\n%s", err, out)
 	}
 	address, err := freeAddress()

@@ -32,9 +32,13 @@ import (
 func TestStories(t *testing.T) {
 	bin, dying := built(t, released), built(t, mortal)
 	path := toolPath(t)
+	root, err := os.MkdirTemp(scratch, "s")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
-		WorkdirRoot:         scratch,
+		WorkdirRoot:         root,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {

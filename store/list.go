@@ -19,7 +19,7 @@ type List struct {
 	Entries    int
 	DER        []byte
 	SHA256     string // of the DER, lower-case hex
-	Signed     int64  // index of the leaf that says it was signed
+	Signed     int64  // index of the leaf that announced it
 
 	PublishedNumber     string // "" when none is known to be
 	PublishedCommit     string

@@ -133,7 +133,7 @@ func goesOn(h *hall, r *Room) {
 	r.journal = again.journal // for the caller to close
 }
 
-// TestDamagedJournal flips a bit in every octet in front of the last record: no room opens on that.
+// TestDamagedJournal flips a bit in every third octet in front of the last record: no room opens on that.
 func TestDamagedJournal(t *testing.T) {
 	h := newHall(t)
 	_, _, last := records(h)
@@ -151,7 +151,7 @@ func TestDamagedJournal(t *testing.T) {
 			t.Fatalf("%s: the damaged journal was changed (%v)", what, err)
 		}
 	}
-	for i := range last {
+	for i := 0; i < last; i += 3 {
 		damaged := bytes.Clone(text)
 		damaged[i] ^= 1 << (i % 8)
 		refused(fmt.Sprintf("octet %d", i), damaged)

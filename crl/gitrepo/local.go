@@ -91,10 +91,11 @@ func checkBare(path string) error {
 	return nil
 }
 
-// open is given to Objects. The cache serves delta bases; it is small because
-// a CA's memory is: whole lists do not belong in it.
+// open is given to Objects. The cache serves delta bases, and the files of a
+// folder that is read before and after each push; it is small because a CA's
+// memory is.
 func (l *Local) open() (storer.EncodedObjectStorer, error) {
-	return filesystem.NewStorage(wholePacks{osfs.New(l.path, osfs.WithBoundOS())}, cache.NewObjectLRU(256*cache.KiByte)), nil
+	return filesystem.NewStorage(wholePacks{osfs.New(l.path, osfs.WithBoundOS())}, cache.NewObjectLRU(3*cache.MiByte)), nil
 }
 
 // wholePacks hides packs that have no index. git leaves such a file for a
