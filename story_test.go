@@ -60,7 +60,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("PYTHONUTF8", "1")
 			env.Setenv("GIT_CONFIG_NOSYSTEM", "1")
 			s := &stage{running: make(map[string]*process)}
-			env.Values[stage{}.key()] = s
+			env.Values[stageKey{}] = s
 			env.Defer(s.clear)
 			return nil
 		},
@@ -82,19 +82,17 @@ func toolPath(t *testing.T) string {
 		}
 	}
 	// What is called python3 may be a script that looks for the real one in the home folder.
-	real, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
+	python, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Dir(strings.TrimSpace(string(real))) + ":" + os.Getenv("PATH")
+	return filepath.Dir(strings.TrimSpace(string(python))) + ":" + os.Getenv("PATH")
 }
 
 // stage is what runs in one story.
 type stage struct{ running map[string]*process }
 
 type stageKey struct{}
-
-func (stage) key() any { return stageKey{} }
 
 func (s *stage) clear() {
 	for _, p := range s.running {
@@ -126,7 +124,7 @@ func scripted(run func(ts *testscript.TestScript, s *stage, args []string) error
 		if neg {
 			ts.Fatalf("this command cannot be negated")
 		}
-		ts.Check(run(ts, ts.Value(stage{}.key()).(*stage), args))
+		ts.Check(run(ts, ts.Value(stageKey{}).(*stage), args))
 	}
 }
 

@@ -41,7 +41,8 @@ func reportIssues(b *testing.B, r *report, s *installation, y *yardstick) {
 	}
 	s.fill(b, 10_000)
 	time.Sleep(time.Second)
-	r.noteMemory(b, s, fmt.Sprintf("after %d issues", s.issued))
+	when := fmt.Sprintf("after %d issues", s.issued)
+	r.target("both processes, resident, "+when, r.noteMemory(b, s, when), 80, " MiB")
 	r.noteFlat(b, s, y, "")
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // noteMemory adds what both processes hold at the moment.
-func (r *report) noteMemory(b *testing.B, s *installation, when string) {
+func (r *report) noteMemory(b *testing.B, s *installation, when string) (both float64) {
 	daemon, daemonPeak := memory(b, s.daemon)
 	room, roomPeak := memory(b, s.room)
 	r.memory = append(r.memory, []string{
@@ -23,12 +23,13 @@ func (r *report) noteMemory(b *testing.B, s *installation, when string) {
 		fmt.Sprintf("%.1f", daemonPeak+roomPeak),
 	})
 	r.most = max(r.most, daemon+room)
+	return daemon + room
 }
 
 func (r *report) closeMemory() {
 	r.section("memory, MiB resident", []string{"peak is the sum of the highest of each process since it started"},
 		append([][]string{{"", "daemon", "key room", "both", "peak"}}, r.memory...))
-	r.target("both processes, resident, at the most", r.most, 80, " MiB")
+	r.target("both processes, resident, at the most above", r.most, 80, " MiB")
 }
 
 const flatIssues = 1500

@@ -72,6 +72,9 @@ func explain(err error) *no {
 	case errors.Is(err, signer.ErrStoreBehind):
 		return &no{code: "store.behind", failed: true,
 			reason: "nothing is signed, because the store is older than the key room: the operator of the CA must run chancery recover"}
+	case errors.Is(err, signer.ErrRoomBehind):
+		return &no{code: "keyroom.behind", failed: true,
+			reason: "nothing is signed, because the key room is an old copy: the operator of the CA must put back its newest copy"}
 	case errors.Is(err, signer.ErrFork):
 		return &no{code: "store.fork", failed: true,
 			reason: "nothing is signed, because the store is not the one this key room follows: the operator of the CA must restore that one"}

@@ -82,8 +82,8 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 }
 
 // begin makes the service fit to answer: it shows the key room the whole log and compares it with what
-// git has seen, so that an old copy of either, or of both, is found before the first call, settles what the last process left open, and says on the log
-// that it started.
+// git has seen, so that an old copy of either, or of both, is found before the first call; it settles
+// what the last process left open, and says on the log that it started.
 func (d Daemon) begin(ctx context.Context, p *parts) error {
 	if err := p.store.FreeLeases(ctx); err != nil {
 		return err

@@ -88,7 +88,18 @@ c.execute("REPLACE INTO main.list SELECT * FROM night.list WHERE issuer = 'users
 		{"a list that does not grow old", sql(`c.execute("UPDATE list SET next_update = next_update + 1000000")`), []string{"store.list_differs"}},
 		{"a list said to be published", sql(`c.execute("UPDATE list SET published_number = '1' WHERE issuer = 'users'")`), []string{"store.list_differs"}},
 		{"a table is gone", sql(`c.execute("DROP TABLE request")`), []string{"store.damaged"}},
-		{"pages of zeros", files(`size=$(stat -c %s state/store.db); dd if=/dev/zero of=state/store.db bs=4096 seek=12 count=$((size / 4096 - 12)) conv=notrunc status=none`), []string{"store.damaged"}},
+		{"a page of zeros", sql(`
+page, = c.execute("SELECT rootpage FROM sqlite_master WHERE name = 'certificate'").fetchone()
+c.close()
+with open(dir + "/state/store.db", "r+b") as f:
+    f.seek((page - 1) * 4096)
+    f.write(bytes(4096))`), []string{"store.damaged"}},
+		{"a page of an index", sql(`
+page, = c.execute("SELECT rootpage FROM sqlite_master WHERE name = 'certificate_name'").fetchone()
+c.close()
+with open(dir + "/state/store.db", "r+b") as f:
+    f.seek((page - 1) * 4096)
+    f.write(bytes(4096))`), []string{"store.damaged"}},
 		{"half a file", files(`truncate -s $(($(stat -c %s state/store.db) * 2 / 5)) state/store.db`), []string{"store.unreadable"}},
 		{"another kind of file", files(`head -c 100000 /dev/urandom > state/store.db`), []string{"store.unreadable"}},
 		{"an empty file", files(`: > state/store.db`), []string{"store.unreadable"}},
@@ -233,7 +244,7 @@ rm -rf ../nightly.pki`
 d = bytearray(open("pki/users.crl", "rb").read()); d[-9] ^= 1; open("pki/users.crl", "wb").write(d)'`), codesIn("git.list")},
 		{"another CA's list", pushed(`openssl req -x509 -newkey ed25519 -nodes -keyout ../k -out ../c -subj "$(openssl crl -inform DER -in pki/users.crl -noout -issuer -nameopt compat | sed 's/issuer=//')" -days 2 2>/dev/null
 : > ../index; printf '[ca]\ndefault_ca=d\n[d]\ndatabase=../index\ndefault_md=default\ncrlnumber=../n\n' > ../cnf; echo 99 > ../n
-openssl ca -gencrl -config ../cnf -keyfile ../k -cert ../c -crldays 3 -crl_hours 1 -out ../l 2>/dev/null; openssl crl -in ../l -outform DER -out pki/users.crl
+openssl ca -gencrl -config ../cnf -keyfile ../k -cert ../c -crldays 3 -out ../l 2>/dev/null; openssl crl -in ../l -outform DER -out pki/users.crl
 rm ../k ../c ../index* ../cnf ../n* ../l`), codesIn("git.list")},
 		{"another issuer's list", pushed(`cp pki/servers.crl pki/users.crl`), codesIn("git.list")},
 		{"a list is gone", pushed(`rm pki/users.crl`), codesIn("git.list")},

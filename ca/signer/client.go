@@ -161,7 +161,7 @@ func (c *Client) recognise(hello Hello) error {
 	case known.Room != hello.Room:
 		return fmt.Errorf("the key room at %s is %s, no longer %s", c.path, hello.Room, known.Room)
 	case known.State.Sequence > hello.State.Sequence:
-		return fmt.Errorf("the key room at %s has %d records in its journal and had %d before: it is an old copy; put back its newest copy", c.path, hello.State.Sequence, known.State.Sequence)
+		return fmt.Errorf("%w (its journal has %d records and had %d before)", ErrRoomBehind, hello.State.Sequence, known.State.Sequence)
 	}
 	c.hello = hello
 	return nil

@@ -288,7 +288,7 @@ func TestOtherRooms(t *testing.T) {
 	}
 	again(func(h *Hello) { h.Version = 2 }, "speaks version 2", nil)
 	again(func(h *Hello) { h.Room = "room-2" }, "is room-2, no longer room-1", nil)
-	again(func(h *Hello) { h.State.Sequence = -2 }, "it is an old copy", nil)
+	again(func(h *Hello) { h.State.Sequence = -2 }, "the key room is an old copy", nil)
 	whole := log.leaves
 	for is, leaves := range map[error][][]byte{
 		ErrStoreBehind: whole[:2],

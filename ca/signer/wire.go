@@ -139,6 +139,8 @@ var (
 	ErrUnreachable = errors.New("the key room is not reachable")
 	// ErrStoreBehind: the key room has read leaves that the store does not hold. Nothing is signed.
 	ErrStoreBehind = errors.New("the store is older than the key room: run chancery recover")
+	// ErrRoomBehind: the key room was put back from an old copy. Nothing is signed.
+	ErrRoomBehind = errors.New("the key room is an old copy: put back its newest copy")
 	// ErrFork: the key room has read another log than the store holds. Nothing is signed.
 	ErrFork = errors.New("the store and the key room hold different logs: restore the store that belongs to this key room")
 )

@@ -91,6 +91,9 @@ func printVerify(w io.Writer, report review.Report, output string) error {
 		for _, r := range report.Remarks {
 			fmt.Fprintf(w, "note: leaf %d: %s: %s\n", r.Index, r.Code, r.Reason)
 		}
+		if report.Checkpoints == 0 {
+			fmt.Fprintln(w, "note: checkpoint.none: git holds no checkpoint of this log, so it was only held against itself; ask a host's clone")
+		}
 		fmt.Fprintf(w, "log %s\nleaves verified   %d, root %s\n", report.Origin, report.Leaves, report.Root)
 		fmt.Fprintf(w, "checkpoints agree %d, from %d commits, covering %d leaves\nlists on the log  %d\n",
 			report.Checkpoints, report.Commits, report.Witnessed, report.Lists)
