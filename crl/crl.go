@@ -8,6 +8,7 @@
 package crl
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -56,6 +57,11 @@ type Loop struct {
 	room      string
 	root      *authority
 	issuers   []*authority
+
+	// What was proved last, so that the same bytes need not be read again: a list of an issuer, and the
+	// files that were published. Only one goroutine publishes.
+	lists  map[cert.Issuer]*list.List
+	proved gitrepo.Files
 }
 
 // authority is a CA whose list stands in the folder.
@@ -81,7 +87,7 @@ func New(o Options) (*Loop, error) {
 	}
 	l := &Loop{
 		store: o.Store, signer: o.Signer, publisher: o.Publisher, log: o.Log, room: hello.Room,
-		root: &authority{cert.Root, root},
+		root: &authority{cert.Root, root}, lists: make(map[cert.Issuer]*list.List),
 	}
 	for _, h := range hello.Issuers {
 		parsed, err := x509.ParseCertificate(h.Certificate)
@@ -250,21 +256,24 @@ func (l *Loop) sign(ctx context.Context, i *authority, current store.List, found
 
 // check judges a list by the rules that every list in git must meet, before anybody sees it.
 func (l *Loop) check(ctx context.Context, i *authority, der []byte, decimal string, current store.List, found bool, seen *list.List) error {
-	next, err := list.Parse(der)
+	var last *list.List
+	if found {
+		var err error
+		if last, err = l.read(i, current.DER); err != nil {
+			return fmt.Errorf("reading the last list in the books: %w", err)
+		}
+	}
+	next, err := l.read(i, der)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(next.Verify(i.cert), next.Current(l.store.Now())); err != nil {
+	if err := next.Current(l.store.Now()); err != nil {
 		return err
 	}
 	if next.Number.String() != decimal {
 		return fmt.Errorf("it is number %s, not %s", next.Number, decimal)
 	}
-	var last *list.List
-	if found {
-		if last, err = list.Parse(current.DER); err != nil {
-			return fmt.Errorf("reading the last list in the books: %w", err)
-		}
+	if last != nil {
 		if err := l.follows(ctx, next, last); err != nil {
 			return fmt.Errorf("it does not follow list %s of the books: %w", last.Number, err)
 		}
@@ -277,6 +286,22 @@ func (l *Loop) check(ctx context.Context, i *authority, der []byte, decimal stri
 		}
 	}
 	return l.entriesKnown(ctx, i, next, last)
+}
+
+// read parses and verifies a list of an issuer, and remembers the last one.
+func (l *Loop) read(i *authority, der []byte) (*list.List, error) {
+	if last := l.lists[i.id]; last != nil && bytes.Equal(last.Raw, der) {
+		return last, nil
+	}
+	parsed, err := list.Parse(der)
+	if err != nil {
+		return nil, err
+	}
+	if err := parsed.Verify(i.cert); err != nil {
+		return nil, err
+	}
+	l.lists[i.id] = parsed
+	return parsed, nil
 }
 
 func (l *Loop) follows(ctx context.Context, next, last *list.List) error {

@@ -41,6 +41,7 @@ func (l *Loop) push(ctx context.Context, debts []store.Debt) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("publishing: %w", err)
 	}
+	l.proved = o.files
 	if !changed && len(debts) == 0 && allPublished(lists) {
 		return commit, nil
 	}

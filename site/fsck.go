@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -339,7 +340,8 @@ func (f *fsck) checkDirectory(ctx context.Context) error {
 		return err
 	}
 	loop := &ldapsync.Loop{Store: f.store, Directory: ldif, Now: time.Now}
-	unreadable := false
+	// Of a damaged store it has been said; the directory is not what cannot be read then.
+	unreadable := slices.ContainsFunc(f.report.Findings, func(found Finding) bool { return found.Code == "store.damaged" })
 	err = loop.Compare(ctx, func(drift ldapsync.Drift) {
 		key := string(drift.Purpose) + "/" + drift.Key
 		if drift.Err != nil && !answered(drift.Err) {

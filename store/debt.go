@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -82,7 +83,7 @@ func (s *Store) Lease(ctx context.Context, t Topic, n int, until time.Time) ([]D
 	err := s.run(ctx, &job{change: func(tx *Tx) error {
 		err := tx.rows(collectDebts(&leased), `UPDATE debt SET leased_until = $1 WHERE topic = $2 AND name IN (
 			SELECT name FROM debt WHERE topic = $2 AND parked = 0 AND next_at <= $3 AND leased_until <= $3
-			ORDER BY next_at, name LIMIT $4) RETURNING `+debtColumns, micros(until), t, micros(tx.now), n)
+			ORDER BY next_at, name LIMIT `+strconv.Itoa(n)+`) RETURNING `+debtColumns, micros(until), t, micros(tx.now))
 		tx.wrote = len(leased) > 0
 		return err
 	}})
