@@ -81,20 +81,20 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	return errors.Join(failed, d.note(context.WithoutCancel(ctx), p, &audit.ServiceStopped{}))
 }
 
-// begin makes the service fit to answer: it shows the key room the whole log and compares it with what
-// git has seen, so that an old copy of either, or of both, is found before the first call; it settles
+// begin makes the service fit to answer: it compares the log with what git has seen and shows the key room
+// the whole of it, so that an old copy of either, or of both, is found before the first call; it settles
 // what the last process left open, and says on the log that it started.
 func (d Daemon) begin(ctx context.Context, p *parts) error {
+	if err := p.lists.Witness(ctx); errors.Is(err, crl.ErrRolledBack) {
+		return err
+	} else if err != nil {
+		d.Log.Error("git cannot be asked whether the log is whole", zap.String("code", "crl.witness"), zap.Error(err))
+	}
 	if err := p.store.FreeLeases(ctx); err != nil {
 		return err
 	}
 	if _, err := p.signer.Checkpoint(ctx); err != nil {
 		return fmt.Errorf("bringing the key room up to the end of the log: %w", err)
-	}
-	if err := p.lists.Witness(ctx); errors.Is(err, crl.ErrRolledBack) {
-		return err
-	} else if err != nil {
-		d.Log.Error("git cannot be asked whether the log is whole", zap.String("code", "crl.witness"), zap.Error(err))
 	}
 	settled, err := p.authority.Recover(ctx, time.Now().AddDate(1, 0, 0))
 	if err != nil {
