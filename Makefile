@@ -2,7 +2,7 @@
 export CGO_ENABLED ?= 0
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo dev)
 FLAGS := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
-PROGRAMS := chancery chanceryd chancery-keyroom
+PROGRAMS := chancery chanceryd chancery-keyroom crlcheck
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: build test demo bench deps lint lint-deep clean
@@ -12,12 +12,14 @@ build:
 	go build $(FLAGS) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
 
 # Tests read results back with tools that did not write them. A missing one is installed, or is an error.
+# RUNLEVEL=1 keeps the packages from starting servers of their own.
 deps:
-	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client; do \
+	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server ldapsearch:ldap-utils /usr/sbin/slapd:slapd \
+		flock:util-linux /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless; do \
 		command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 		command -v apt-get >/dev/null || { echo "install:$$missing"; exit 1; }; \
-		$(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing libc6-dev; fi
+		$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing libc6-dev; fi
 
 lint:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt:"; echo "$$out"; exit 1; }

@@ -24,7 +24,7 @@ func floors() map[string]int {
 		"ca": 3, "crl": 3, "ldapsync": 3, "ca/keyroom": 3,
 		"rpc":  4,
 		"site": 6, "audit/review": 5,
-		"cmd/chancery": 7, "cmd/chanceryd": 7, "cmd/chancery-keyroom": 7, "scripts/demo": 7, "bench": 7,
+		"cmd/chancery": 7, "cmd/chanceryd": 7, "cmd/chancery-keyroom": 7, "cmd/crlcheck": 7, "scripts/demo": 7, "bench": 7,
 	}
 }
 
@@ -152,6 +152,21 @@ func TestOwnCodec(t *testing.T) {
 			if strings.Contains(strings.SplitN(name, "/", 2)[0], ".") {
 				t.Errorf("%s imports %s", pkg, name)
 			}
+		}
+	}
+}
+
+// TestSmallChecker checks that what hosts run reads lists and nothing else of ours, and has no way to the
+// network.
+func TestSmallChecker(t *testing.T) {
+	found := imports(t)
+	for name := range found["cmd/crlcheck"] {
+		below, ours := strings.CutPrefix(name, module+"/")
+		switch {
+		case ours && below != "crl/list" && below != "ca/cert",
+			!ours && strings.Contains(strings.SplitN(name, "/", 2)[0], "."),
+			name == "net" || strings.HasPrefix(name, "net/") || name == "os/exec":
+			t.Errorf("cmd/crlcheck imports %s", name)
 		}
 	}
 }

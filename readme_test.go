@@ -80,7 +80,7 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	// The README's reader stops the service; if a command before that fails, the script does.
 	script := "set -eu\ntrap 'kill $! 2>/dev/null || true' EXIT\n" + strings.Join(readme(t, "sh"), "")
-	script = strings.Replace(ours(script), "chancery init ca", "chancery init ca --listen "+address, 1)
+	script = strings.Replace(ours(script), "chancery init my-ca", "chancery init my-ca --listen "+address, 1)
 	out, err := runGroup(t, dir, "sh", "-c", script)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -111,7 +111,7 @@ func checkWithOpenSSL(t *testing.T, dir, serial, password string) {
 	if err != nil || !strings.Contains(out, "serial="+strings.ToUpper(serial)) || !strings.Contains(out, "alice@example.org") {
 		t.Errorf("openssl reads another certificate: %v\n%s", err, out)
 	}
-	out, err = runGroup(t, dir, "openssl", "verify", "-crl_check_all", "-CAfile", "ca/trust/chain.pem", "-CRLfile", "pulled/pki/bundle.crl.pem", "alice.pem")
+	out, err = runGroup(t, dir, "openssl", "verify", "-crl_check_all", "-CAfile", "my-ca/trust/chain.pem", "-CRLfile", "pulled/pki/bundle.crl.pem", "alice.pem")
 	if err == nil || !strings.Contains(out, "certificate revoked") {
 		t.Errorf("openssl does not find alice's certificate revoked: %v\n%s", err, out)
 	}
@@ -177,7 +177,11 @@ func TestDocumentsPointToWhatIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages = append(append(pages, decisions...), "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+	delivered, err := filepath.Glob("deploy/*/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(append(append(pages, decisions...), delivered...), "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 	link := regexp.MustCompile(`\]\(([^)#]+)`)
 	for _, path := range pages {
 		for _, m := range link.FindAllStringSubmatch(page(t, path), -1) {

@@ -46,7 +46,11 @@ func TestStories(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			python, err := filepath.Abs("testdata/python")
+			web, err := freeAddress()
+			if err != nil {
+				return err
+			}
+			tree, err := os.Getwd()
 			if err != nil {
 				return err
 			}
@@ -55,7 +59,9 @@ func TestStories(t *testing.T) {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("LISTEN", address)
 			env.Setenv("URL", "https://"+address+"/RPC2")
-			env.Setenv("PYTHONPATH", python)
+			env.Setenv("WEB", web) // for a server of the story's own
+			env.Setenv("DEPLOY", filepath.Join(tree, "deploy"))
+			env.Setenv("PYTHONPATH", filepath.Join(tree, "testdata/python"))
 			env.Setenv("PYTHONDONTWRITEBYTECODE", "1")
 			env.Setenv("PYTHONUTF8", "1")
 			env.Setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -76,7 +82,7 @@ func TestStories(t *testing.T) {
 // toolPath gives a PATH on which the tools are with which stories look at the world. None may be missing.
 func toolPath(t *testing.T) string {
 	t.Helper()
-	for _, tool := range []string{"openssl", "git", "python3", "strace", "ssh-keygen"} {
+	for _, tool := range []string{"openssl", "git", "python3", "strace", "ssh-keygen", "curl", "flock", "/usr/sbin/nginx", "/usr/sbin/slapd", "ldapsearch"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("%v: make deps installs it", err)
 		}

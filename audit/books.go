@@ -20,7 +20,7 @@ const (
 	Abandoned State = "abandoned" // never signed, and never will be
 )
 
-// Books are what a log implies. Whoever keeps books of his own compares them with these.
+// Books are what a log implies. Whoever keeps books of their own compares them with these.
 type Books struct {
 	Log          LogOpened
 	Issuers      map[cert.Issuer]*IssuerBook // the root among them, as cert.Root
@@ -29,6 +29,7 @@ type Books struct {
 	Events       map[string]int64     // how many of each type
 	Remarks      []Remark             // at most 100
 
+	now      time.Time            // of the leaf that is taken up
 	started  bool                 // something else than the ceremony has been entered
 	requests map[requestKey]int64 // the leaf that spent it
 }

@@ -115,7 +115,7 @@ func contradictions() []contradiction {
 			l.issued(1)
 			return l.add(alice, &audit.IssueRedelivered{Serial: ledgerSerial(1), Intent: l.issued(2), RequestID: "request-1", SealedSHA256: "5ea1", Room: "room-1"})
 		}},
-		{audit.AbandonedWithout, func(l *ledger) int64 {
+		{audit.AbandonedWithoutIntent, func(l *ledger) int64 {
 			return l.add(daemon, &audit.IssueAbandoned{Serial: ledgerSerial(1), Intent: 3, Room: l.room()})
 		}},
 		{audit.AbandonedAfterEnd, func(l *ledger) int64 {
@@ -171,6 +171,12 @@ func contradictions() []contradiction {
 			later.At = later.At.Add(time.Second)
 			return l.revoke("s", later)
 		}},
+		{audit.RevokeFuture, func(l *ledger) int64 {
+			l.issued(1)
+			r := ledgerRevocation(1, cert.Superseded)
+			r.At = r.At.AddDate(900, 0, 0)
+			return l.revoke("r", r)
+		}},
 		{audit.RevokeLost, func(l *ledger) int64 {
 			intent := l.intent(1)
 			l.add(alice, &audit.RevokeDone{RequestID: "r", Pending: []cert.Serial{ledgerSerial(1)}})
@@ -217,9 +223,9 @@ func contradictions() []contradiction {
 			return l.listSigned("1", later)
 		}},
 		{audit.CRLNumber, func(l *ledger) int64 { return l.add(daemon, &audit.RootListNamed{Number: "1"}) }},
-		{audit.CRLSignedWithout, func(l *ledger) int64 { return l.listSigned("1", 3) }},
-		{audit.CRLSignedWithout, func(l *ledger) int64 { return l.listSigned("2", l.listIntent("1")) }},
-		{audit.CRLSignedWithout, func(l *ledger) int64 {
+		{audit.CRLSignedWithoutIntent, func(l *ledger) int64 { return l.listSigned("1", 3) }},
+		{audit.CRLSignedWithoutIntent, func(l *ledger) int64 { return l.listSigned("2", l.listIntent("1")) }},
+		{audit.CRLSignedWithoutIntent, func(l *ledger) int64 {
 			intent := l.listIntent("1")
 			l.listSigned("1", intent)
 			return l.listSigned("1", intent)

@@ -55,7 +55,7 @@ type ServiceStarted struct {
 	Room         RoomState `json:"room"`
 }
 
-// ServiceStopped is written when the daemon stops in order.
+// ServiceStopped is the last leaf of a daemon that ended without a crash.
 type ServiceStopped struct{}
 
 // LogRecovered says that the daemon had lost the end of the log and appended it again as the key room
@@ -235,6 +235,23 @@ func (*CRLIntent) Type() string           { return "crl.intent" }
 func (*CRLSigned) Type() string           { return "crl.signed" }
 func (*CRLPublished) Type() string        { return "crl.published" }
 func (*DirectoryPublished) Type() string  { return "directory.published" }
+
+// RoomStateIn gives what a key room said of itself in an event; false if the event holds no such thing.
+func RoomStateIn(event Event) (RoomState, bool) {
+	switch e := event.(type) {
+	case *ServiceStarted:
+		return e.Room, true
+	case *LogRecovered:
+		return e.Room, true
+	case *IssueDone:
+		return e.Room, true
+	case *IssueAbandoned:
+		return e.Room, true
+	case *CRLSigned:
+		return e.Room, true
+	}
+	return RoomState{}, false
+}
 
 // newEvent makes an empty event of the named kind.
 func newEvent(kind string) (Event, error) {

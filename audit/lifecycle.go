@@ -17,28 +17,29 @@ const (
 	LogRecoveredSize    = "log.recovered"        // a recovery of leaves that are not there
 	RequestReused       = "request.reused"       // a caller's request id was spent on two things
 
-	IssueIssuer         = "issue.issuer"                   // no such issuer, not its purpose, or not its room
-	IssueSerial         = "issue.serial"                   // not a serial number
-	IssueSerialReused   = "issue.serial_reused"            // announced twice
-	DoneWithoutIntent   = "issue.done_without_intent"      // a certificate that nothing announced
-	DoneTwice           = "issue.done_twice"               // signed twice
-	DoneAfterAbandoned  = "issue.done_after_abandoned"     // signed after it was said that it never will be
-	IntentOfAnother     = "issue.intent_of_another"        // the leaf it names is not its intent
-	AbandonedWithout    = "issue.abandoned_without_intent" // abandoned, and never announced
-	AbandonedAfterEnd   = "issue.abandoned_after_end"      // abandoned after it was signed or abandoned
-	AnswerWithoutDone   = "answer.without_done"            // an answer with a certificate that is not signed
-	AnswerOther         = "answer.other"                   // an answer to another caller or request
-	RedeliveredOther    = "redelivered.other"              // secrets for another caller, request or key room
-	DirectoryUnknown    = "directory.unknown"              // a certificate in the directory that was not signed
-	RevokeUnknown       = "revoke.unknown"                 // nothing to revoke under that issuer and serial number
-	RevokeWeakened      = "revoke.weakened"                // a date moved, or a reason changed that may not
-	RevokeLost          = "revoke.lost"                    // what was asked for was not done, or for another reason
-	RevokeUnasked       = "revoke.unasked"                 // revoked as it was signed, and nobody had asked
-	CRLIssuer           = "crl.issuer"                     // a list of an issuer or a room that the log does not name
-	CRLNumber           = "crl.number"                     // a number that does not rise
-	CRLSignedWithout    = "crl.signed_without_intent"      // a list that nothing announced
-	CRLPublishedUnknown = "crl.published_unknown"          // published is not what was signed last
-	CRLCheckpoint       = "crl.checkpoint"                 // the checkpoint beside a list does not cover it
+	IssueIssuer            = "issue.issuer"                   // no such issuer, not its purpose, or not its room
+	IssueSerial            = "issue.serial"                   // not a serial number
+	IssueSerialReused      = "issue.serial_reused"            // announced twice
+	DoneWithoutIntent      = "issue.done_without_intent"      // a certificate that nothing announced
+	DoneTwice              = "issue.done_twice"               // signed twice
+	DoneAfterAbandoned     = "issue.done_after_abandoned"     // signed after it was said that it never will be
+	IntentOfAnother        = "issue.intent_of_another"        // the leaf it names is not its intent
+	AbandonedWithoutIntent = "issue.abandoned_without_intent" // abandoned, and never announced
+	AbandonedAfterEnd      = "issue.abandoned_after_end"      // abandoned after it was signed or abandoned
+	AnswerWithoutDone      = "answer.without_done"            // an answer with a certificate that is not signed
+	AnswerOther            = "answer.other"                   // an answer to another caller or request
+	RedeliveredOther       = "redelivered.other"              // secrets for another caller, request or key room
+	DirectoryUnknown       = "directory.unknown"              // a certificate in the directory that was not signed
+	RevokeUnknown          = "revoke.unknown"                 // nothing to revoke under that issuer and serial number
+	RevokeWeakened         = "revoke.weakened"                // a date moved, or a reason changed that may not
+	RevokeFuture           = "revoke.future"                  // a date to come: some consumers trust the certificate until then
+	RevokeLost             = "revoke.lost"                    // what was asked for was not done, or for another reason
+	RevokeUnasked          = "revoke.unasked"                 // revoked as it was signed, and nobody had asked
+	CRLIssuer              = "crl.issuer"                     // a list of an issuer or a room that the log does not name
+	CRLNumber              = "crl.number"                     // a number that does not rise
+	CRLSignedWithoutIntent = "crl.signed_without_intent"      // a list that nothing announced
+	CRLPublishedUnknown    = "crl.published_unknown"          // published is not what was signed last
+	CRLCheckpoint          = "crl.checkpoint"                 // the checkpoint beside a list does not cover it
 )
 
 // take checks what a leaf says against the leaves before it, and takes it up.
@@ -47,6 +48,7 @@ func (b *Books) take(index int64, l Leaf) *Contradiction {
 		return c
 	}
 	b.Events[l.Event.Type()]++
+	b.now = l.Time
 	switch e := l.Event.(type) {
 	case *LogOpened:
 		b.Log = *e
@@ -91,19 +93,8 @@ func (b *Books) take(index int64, l Leaf) *Contradiction {
 // state checks what a key room said of itself: its journal only grows, so a lower sequence number, or
 // another record under the same one, is another copy of the room.
 func (b *Books) state(event Event) *Contradiction {
-	var told RoomState
-	switch e := event.(type) {
-	case *ServiceStarted:
-		told = e.Room
-	case *LogRecovered:
-		told = e.Room
-	case *IssueDone:
-		told = e.Room
-	case *IssueAbandoned:
-		told = e.Room
-	case *CRLSigned:
-		told = e.Room
-	default:
+	told, ok := RoomStateIn(event)
+	if !ok {
 		return nil
 	}
 	if !b.roomNamed(told.Room) {
@@ -258,7 +249,7 @@ func (b *Books) abandoned(index int64, e *IssueAbandoned) *Contradiction {
 	c := b.Certificates[e.Serial]
 	switch {
 	case c == nil:
-		return contradict(AbandonedWithout, "nothing announced serial %.48q", string(e.Serial))
+		return contradict(AbandonedWithoutIntent, "nothing announced serial %.48q", string(e.Serial))
 	case c.State != Open:
 		return contradict(AbandonedAfterEnd, "leaf %d has ended the intent of serial %s", c.Ended, c.Serial)
 	case e.Intent != c.Intent:
@@ -335,6 +326,9 @@ func (b *Books) revokeOne(index int64, r Revocation) *Contradiction {
 	c := b.signed(r.Serial)
 	if c == nil || c.Issuer != r.Issuer {
 		return contradict(RevokeUnknown, "no leaf says that serial %.48q was signed by issuer %.64q", string(r.Serial), string(r.Issuer))
+	}
+	if r.At.After(b.now.Add(backStep)) {
+		return contradict(RevokeFuture, "serial %s is revoked as of %s, and the leaf is of %s", c.Serial, stamp(r.At), stamp(b.now))
 	}
 	if c.State == Revoked {
 		if !r.At.Equal(c.RevokedAt) {

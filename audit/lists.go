@@ -60,7 +60,7 @@ func (b *Books) listSigned(index int64, e *CRLSigned) *Contradiction {
 	}
 	intent := i.intents[e.Intent]
 	if intent == nil || intent.Number != e.Number {
-		return contradict(CRLSignedWithout, "leaf %d did not announce list %.64q of issuer %s, or the list was signed before", e.Intent, e.Number, i.ID)
+		return contradict(CRLSignedWithoutIntent, "leaf %d did not announce list %.64q of issuer %s, or the list was signed before", e.Intent, e.Number, i.ID)
 	}
 	if c := i.rise(e.Number); c != nil {
 		return c

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -65,7 +64,7 @@ type Remark struct {
 const TimeBackwards = "time.backwards"
 
 // Verifier reads a log from its first leaf and believes nothing but the log key. It keeps a few hundred
-// octets a certificate. After the first contradiction every call gives that one again.
+// octets for each certificate. After the first contradiction every call gives that one again.
 type Verifier struct {
 	pinned string
 	logKey string // "" while it is not known
@@ -217,7 +216,7 @@ func (v *Verifier) compare() *Contradiction {
 	delete(v.ahead, size)
 	root := v.tree.Root()
 	for _, w := range expected {
-		if !bytes.Equal(w.root[:], root[:]) {
+		if w.root != root {
 			return &Contradiction{Index: min(v.good, max(size-1, 0)), Code: CheckpointRoot, Source: w.source, Reason: fmt.Sprintf(
 				"the leaves up to %d do not give the root of a checkpoint of %d leaves: one or more from %d to %d were altered", size-1, size, v.good, size-1)}
 		}

@@ -86,6 +86,8 @@ type StatusRequest struct {
 	Names     map[cert.Purpose]name.Name
 	Caller    string
 	RequestID string
+	See       func(c store.Certificate) bool // whether the caller may see it; nil: all of them
+	Most      int                            // only so many, the last of those that are seen; 0: all of them
 }
 
 // CertificateStatus is what the books say of one certificate. State is "open", "live", "expired",

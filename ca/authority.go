@@ -16,6 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,11 +43,13 @@ var (
 )
 
 // Refusal is a clear no: nothing was done. Code is stable; Reason says what to do; Prior is the request
-// id of an earlier request, where that is the reason.
+// id of an earlier request, where that is the reason. Record is what the log says instead of Reason where
+// the caller may not know all of it.
 type Refusal struct {
 	Code   string
 	Reason string
 	Prior  string
+	Record string
 }
 
 // Error gives code and reason.
@@ -74,22 +78,24 @@ func unknown(err error) error {
 type Call struct {
 	Who        audit.Actor
 	Rule       string // the grant that allows the call
-	RequestID  string // of the caller; empty: one is made
+	RequestID  string // is needed; a retry under it gets the same answer
+	Made       bool   // RequestID was made for the caller, who named none
 	BodySHA256 string // of the decoded request without its id, lower-case hex
 	Plan       bool   // say what would happen and change nothing
-
-	unnamed bool // RequestID was made, not given
 }
 
 // The bounded waits of a call for the world. What is not there by then is owed, and the answer says so.
 const (
-	directoryAsk  = 2 * time.Second // for Directory.Find
-	publishWait   = 2 * time.Second // for the directory to hold a certificate
-	revokeWait    = 5 * time.Second // for a list to be in git
-	signDeadline  = 2 * time.Minute // how long the key room may sign an intent
-	deliveryTime  = 24 * time.Hour  // how long a retry gets the secrets again
-	repeatWindow  = 10 * time.Minute
-	defaultRevoke = 10 // certificates that one revoke may hit unless the caller says more
+	directoryAsk = 2 * time.Second // for Directory.Find
+	publishWait  = 2 * time.Second // for the directory to hold a certificate
+	revokeWait   = 5 * time.Second // for a list to be in git
+)
+
+const (
+	signDeadline  = 2 * time.Minute  // how long the key room may sign an intent
+	deliveryTime  = 24 * time.Hour   // how long a retry gets the secrets again; the key room keeps to the same
+	repeatWindow  = 10 * time.Minute // how long an identical issue without a request id is refused
+	defaultRevoke = 10               // certificates that one revoke may hit unless the caller says more
 )
 
 // Authority issues and revokes.
@@ -103,6 +109,8 @@ type Authority struct {
 	delivery  string
 	root      *x509.Certificate
 	issuers   map[cert.Purpose]*issuer
+	reserved  []string
+	rsa       chan struct{} // places for making RSA keys, which take seconds of a core
 
 	mu      sync.Mutex
 	flights map[string]*flight // by caller and request id
@@ -116,12 +124,14 @@ type issuer struct {
 	maxDays int
 }
 
-// Options are what an authority works with. Directory may be nil.
+// Options are what an authority works with. Directory may be nil. Reserved are host names, in canonical
+// form, whose server certificates callers neither get nor revoke: those of the service itself.
 type Options struct {
 	Store     *store.Store
 	Signer    *signer.Client
 	Directory Directory
 	Rand      io.Reader
+	Reserved  []string
 }
 
 // New takes up the issuers that the key room names.
@@ -139,7 +149,8 @@ func New(o Options) (*Authority, error) {
 		store: o.Store, signer: o.Signer, directory: o.Directory, rand: o.Rand, lint: lint,
 		room: hello.Room, delivery: hello.DeliveryKey, root: root,
 		issuers: make(map[cert.Purpose]*issuer),
-		flights: make(map[string]*flight),
+		flights: make(map[string]*flight), reserved: o.Reserved,
+		rsa: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 	}
 	for _, h := range hello.Issuers {
 		parsed, err := x509.ParseCertificate(h.Certificate)
@@ -175,6 +186,20 @@ func (a *Authority) Chain(p cert.Purpose) (Chain, error) {
 		return Chain{}, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(p))
 	}
 	return Chain{p, i.id, [][]byte{i.cert.Raw, a.root.Raw}}, nil
+}
+
+// own refuses to let a caller stand in for the service, or take its certificate from it: whoever holds a
+// certificate for one of its names can answer the other callers.
+func (a *Authority) own(who audit.Actor, p cert.Purpose, cn string, sans cert.SANs) error {
+	if who.Kind != audit.ByCaller || p != cert.Server {
+		return nil
+	}
+	for _, host := range append([]string{cn}, sans.DNS...) {
+		if slices.Contains(a.reserved, host) {
+			return refuse("name.reserved", "%q is a name of this service itself; the operator of the CA looks after its certificate", host)
+		}
+	}
+	return nil
 }
 
 func debtKey(p cert.Purpose, key string) string { return string(p) + "/" + key }

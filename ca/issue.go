@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -24,9 +22,6 @@ import (
 // secrets; then the key room's journal; then issue.done with the certificate; then the directory; then
 // issue.answering.
 func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
-	if err := a.nameRequest(&call); err != nil {
-		return nil, err
-	}
 	if call.Plan {
 		return a.planIssue(ctx, call, r)
 	}
@@ -46,28 +41,15 @@ func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 	return a.issue(ctx, call, r)
 }
 
-// nameRequest gives a call without a request id one that nobody can have used before.
-func (a *Authority) nameRequest(call *Call) error {
-	if call.RequestID != "" {
-		return nil
-	}
-	var b [16]byte
-	if _, err := io.ReadFull(a.rand, b[:]); err != nil {
-		return fmt.Errorf("drawing a request id: %w", err)
-	}
-	call.RequestID, call.unnamed = "auto-"+hex.EncodeToString(b[:]), true
-	return nil
-}
-
 // draft is a certificate on its way to the log.
 type draft struct {
 	issuer  *issuer
 	csr     []byte // DER
 	secrets *secrets
 	sealed  []byte
-	tbs     []byte
 	row     store.Certificate
-	keyBy   string
+	keyBy   string      // "ca" or "caller"
+	newest  cert.Serial // of the same caller and name, as the first look for a repetition found it
 }
 
 // issue does what no earlier request has done.
@@ -100,16 +82,22 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	if i == nil {
 		return nil, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(r.Purpose))
 	}
+	if err := a.own(call.Who, r.Purpose, r.Name.Text, r.SANs); err != nil {
+		return nil, err
+	}
 	d := &draft{issuer: i}
 	notBefore, notAfter, err := i.window(r, a.store.Now())
 	if err != nil {
+		return nil, err
+	}
+	if d.newest, err = notRepeated(a.finder(ctx), a.store.Now(), call, r.Purpose, r.Name.Key, ""); err != nil {
 		return nil, err
 	}
 	entry, err := a.findEntry(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	request, err := a.subjectKey(d, call, r)
+	request, err := a.subjectKey(ctx, d, call, r)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +119,6 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	if err := a.lint.check(precertificate); err != nil {
 		return nil, err
 	}
-	d.tbs = tbs
 	d.row = store.Certificate{
 		Serial: serial, Issuer: i.id, Purpose: r.Purpose, CN: r.Name.Text, Key: r.Name.Key, SANs: r.SANs, KeyType: kind,
 		Caller: call.Who.Name, RequestID: call.RequestID, BodySHA256: call.BodySHA256,
@@ -173,17 +160,18 @@ func (a *Authority) findEntry(ctx context.Context, r IssueRequest) (string, erro
 	return entry, nil
 }
 
-// subjectKey takes the caller's CSR, or makes a key and its CSR.
-func (a *Authority) subjectKey(d *draft, call Call, r IssueRequest) (*x509.CertificateRequest, error) {
+// subjectKey takes the caller's CSR, or makes a key and its CSR. A plan tells nothing of the key, so for
+// one the cheapest kind stands in for that which was asked for.
+func (a *Authority) subjectKey(ctx context.Context, d *draft, call Call, r IssueRequest) (*x509.CertificateRequest, error) {
 	if len(r.CSR) > 0 {
 		d.csr, d.keyBy = r.CSR, "caller"
 		return checkCSR(r)
 	}
 	kind := r.KeyType
-	if kind == "" {
+	if kind == "" || call.Plan {
 		kind = cert.SubjectKeyTypes()[0]
 	}
-	key, err := cert.GenerateKey(a.rand, kind)
+	key, err := a.makeKey(ctx, kind)
 	if err != nil {
 		return nil, fmt.Errorf("making the subject's key: %w", err)
 	}
@@ -199,6 +187,19 @@ func (a *Authority) subjectKey(d *draft, call Call, r IssueRequest) (*x509.Certi
 		return nil, fmt.Errorf("reading the CSR back: %w", err)
 	}
 	return request, nil
+}
+
+// makeKey makes a key. RSA keys wait for a place, so that one core is left for everything else.
+func (a *Authority) makeKey(ctx context.Context, kind cert.KeyType) (crypto.Signer, error) {
+	if kind == cert.RSA2048 || kind == cert.RSA3072 {
+		select {
+		case a.rsa <- struct{}{}:
+			defer func() { <-a.rsa }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return cert.GenerateKey(a.rand, kind)
 }
 
 func (a *Authority) seal(d *draft, call Call, key crypto.Signer) error {
@@ -226,16 +227,15 @@ func checkCSR(r IssueRequest) (*x509.CertificateRequest, error) {
 	if cn := request.Subject.CommonName; cn != "" && cn != r.Name.Text {
 		return nil, refuse("csr.other_name", "the CSR is for another common name than the request; leave its subject empty or make them equal")
 	}
-	if _, err := cert.KeyTypeOf(request.PublicKey); err != nil {
-		return nil, refuse("key.type", "%v", err)
-	}
 	return request, nil
 }
 
 // reserve enters the intent. Serial, TBS and request id are spent when it returns without an error.
 func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Entry, error) {
 	return a.store.Update(ctx, call.Who, func(tx *store.Tx) (audit.Event, error) {
-		if err := notRepeated(tx.Find, tx.Now(), call, d.row); err != nil {
+		// Two calls at once both passed the first look; only what came since then is read here, where
+		// every other change waits.
+		if _, err := notRepeated(tx.Find, tx.Now(), call, d.row.Purpose, d.row.Key, d.newest); err != nil {
 			return nil, err
 		}
 		row := d.row
@@ -257,28 +257,37 @@ func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Ent
 	})
 }
 
+// finder reads the books: on the store's writer, or beside it.
+type finder func(store.Query) ([]store.Certificate, error)
+
+func (a *Authority) finder(ctx context.Context) finder {
+	return func(q store.Query) ([]store.Certificate, error) { return a.store.Find(ctx, q) }
+}
+
 // notRepeated refuses a second identical issue that names no request: it is more likely a retry by a
-// caller who does not know that ids make retries safe than a wish for two certificates.
-func notRepeated(find func(store.Query) ([]store.Certificate, error), now time.Time, call Call, row store.Certificate) error {
-	if !call.unnamed {
-		return nil
+// caller who does not know that ids make retries safe than a wish for two certificates. It looks at what
+// was announced after a certificate, or at all, and gives the newest of it.
+func notRepeated(find finder, now time.Time, call Call, p cert.Purpose, key string, after cert.Serial) (newest cert.Serial, err error) {
+	if !call.Made {
+		return "", nil
 	}
 	same, err := find(store.Query{
-		Caller: row.Caller, Purpose: row.Purpose, Key: row.Key,
+		Caller: call.Who.Name, Purpose: p, Key: key, After: after,
 		States: []store.State{store.StateOpen, store.StateLive},
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, c := range same {
+		newest = c.Serial
 		recent := c.NotBefore.Add(profile.Backdate + repeatWindow).After(now)
-		if c.BodySHA256 == row.BodySHA256 && recent {
+		if c.BodySHA256 == call.BodySHA256 && recent {
 			r := refuse("request.repeated", "the same request was made less than %d minutes ago; to get its answer again, or a second certificate, give a request_id", int(repeatWindow.Minutes()))
 			r.Prior = c.RequestID
-			return r
+			return "", r
 		}
 	}
-	return nil
+	return newest, nil
 }
 
 // sign asks the key room for the certificate of an intent, checks that it is the one announced, and
@@ -310,8 +319,9 @@ func (a *Authority) refused(ctx context.Context, serial cert.Serial, intent int6
 	c, err := a.settle(ctx, audit.Actor{Kind: audit.ByDaemon}, serial, intent, refusal.Code)
 	switch {
 	case err != nil:
-		// The no stands, whatever is wrong now; the intent is left to Recover.
-		return c, fmt.Errorf("%w (serial %s is not voided yet: %v)", refusal, serial, err)
+		// The no stands, whatever is wrong now, so err is not in the chain: it may be ErrUnknown. The
+		// intent is left to Recover.
+		return c, fmt.Errorf("%w (serial %s is not voided yet: %s)", refusal, serial, err.Error())
 	case c.State == store.StateAbandoned:
 		return c, refusal
 	}
@@ -417,10 +427,6 @@ func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*
 	}
 	d, err := a.draft(ctx, call, r)
 	if err != nil {
-		return nil, err
-	}
-	find := func(q store.Query) ([]store.Certificate, error) { return a.store.Find(ctx, q) }
-	if err := notRepeated(find, a.store.Now(), call, d.row); err != nil {
 		return nil, err
 	}
 	issued := &Issued{

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -201,9 +202,11 @@ func TestConcurrentCallsWithoutID(t *testing.T) {
 	var mu sync.Mutex
 	var made []*Issued
 	var all sync.WaitGroup
-	for range 16 {
+	for i := range 16 {
 		all.Go(func() {
-			issued, err := w.authority.Issue(t.Context(), call("", "x"), r)
+			c := call(fmt.Sprint("call-", i), "x")
+			c.Made = true
+			issued, err := w.authority.Issue(t.Context(), c, r)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -222,8 +225,13 @@ func TestConcurrentCallsWithoutID(t *testing.T) {
 func TestRepeatedWithoutID(t *testing.T) {
 	w := newWorld(t)
 	r := w.request(cert.User, "Alice")
+	made := 0
 	ask := func(id string, plan bool) (*Issued, error) {
 		c := call(id, "x")
+		if id == "" {
+			made++
+			c.RequestID, c.Made = fmt.Sprint("call-", made), true
+		}
 		c.Plan = plan
 		return w.authority.Issue(t.Context(), c, r)
 	}
@@ -242,7 +250,7 @@ func TestRepeatedWithoutID(t *testing.T) {
 	again, err := ask(first.RequestID, false)
 	w.must(err)
 	w.same(first, again)
-	second, err := ask("auto-of-my-own", false) // an id, whatever it looks like
+	second, err := ask("call-of-my-own", false) // an id, whatever it looks like
 	w.must(err)
 	if second.Serial == first.Serial {
 		t.Error("another id got the same certificate")

@@ -19,9 +19,6 @@ const RevokeMethod = "ca.revoke"
 // revocation is durable and owed to git; for a moment it waits for the list to be there, and the answer
 // says whether it is.
 func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Revoked, error) {
-	if err := a.nameRequest(&call); err != nil {
-		return nil, err
-	}
 	land, err := a.takeOff(ctx, call.Who.Name, call.RequestID)
 	if err != nil {
 		return nil, err
@@ -33,9 +30,13 @@ func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Re
 		answer, err := a.revokedBefore(ctx, call, request)
 		return answer, unknown(err)
 	}
-	w := &revocation{published: a.published, call: call, request: r}
+	w := &revocation{published: a.published, own: a.own, call: call, request: r}
+	// What will be refused is refused beside the store's writer, where every other change waits.
+	if _, err := w.selection(a.finder(ctx), a.store.Now()); err != nil {
+		return nil, err
+	}
 	if call.Plan {
-		return a.planRevoke(ctx, w)
+		return a.answerRevoke(ctx, call, 0, w.hit)
 	}
 	entry, err := a.store.Update(ctx, call.Who, w.change)
 	if errors.Is(err, store.ErrBroken) {
@@ -52,6 +53,7 @@ func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Re
 // revocation is one revoke under way.
 type revocation struct {
 	published func(cert.Purpose) bool
+	own       func(who audit.Actor, p cert.Purpose, cn string, sans cert.SANs) error
 	call      Call
 	request   RevokeRequest
 	rule      string
@@ -62,7 +64,7 @@ type revocation struct {
 
 // change runs on the store's writer: what is selected is what is revoked.
 func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
-	w.hit, w.issuers, w.debts = nil, nil, nil
+	w.debts = nil
 	selected, err := w.selection(tx.Find, tx.Now())
 	if err != nil {
 		return nil, err
@@ -100,7 +102,8 @@ func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
 }
 
 // selection gives the certificates that the request means and may hit, or the refusal.
-func (w *revocation) selection(find func(store.Query) ([]store.Certificate, error), now time.Time) ([]store.Certificate, error) {
+func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate, error) {
+	w.hit, w.issuers = nil, nil
 	candidates, err := w.candidates(find)
 	if err != nil {
 		return nil, err
@@ -109,7 +112,16 @@ func (w *revocation) selection(find func(store.Query) ([]store.Certificate, erro
 	var why *Refusal
 	for _, c := range candidates {
 		rule, err := w.request.May(c)
+		if err != nil && w.request.Serial != "" {
+			// That there is such a certificate is not told to somebody who may not see it.
+			none := noCertificate()
+			none.Record = err.Error()
+			return nil, none
+		}
 		if err != nil {
+			return nil, err
+		}
+		if err := w.own(w.call.Who, c.Purpose, c.CN, c.SANs); err != nil {
 			return nil, err
 		}
 		w.rule = rule
@@ -132,7 +144,11 @@ func (w *revocation) selection(find func(store.Query) ([]store.Certificate, erro
 	case why != nil:
 		return nil, why
 	}
-	return nil, refuse("certificate.unknown", "no certificate matches; ca.status tells what there is")
+	return nil, noCertificate()
+}
+
+func noCertificate() *Refusal {
+	return refuse("certificate.unknown", "no certificate matches; ca.status tells what there is")
 }
 
 func (w *revocation) add(c store.Certificate) {
@@ -145,7 +161,7 @@ func (w *revocation) add(c store.Certificate) {
 	}
 }
 
-func (w *revocation) candidates(find func(store.Query) ([]store.Certificate, error)) ([]store.Certificate, error) {
+func (w *revocation) candidates(find finder) ([]store.Certificate, error) {
 	states := []store.State{store.StateOpen, store.StateLive, store.StateRevoked}
 	if w.request.Serial != "" {
 		return find(store.Query{Serial: w.request.Serial, States: states})
@@ -236,13 +252,4 @@ func (a *Authority) answerRevoke(ctx context.Context, call Call, index int64, hi
 		answer.Lists = append(answer.Lists, state)
 	}
 	return answer, nil
-}
-
-// planRevoke says what Revoke would hit.
-func (a *Authority) planRevoke(ctx context.Context, w *revocation) (*Revoked, error) {
-	find := func(q store.Query) ([]store.Certificate, error) { return a.store.Find(ctx, q) }
-	if _, err := w.selection(find, a.store.Now()); err != nil {
-		return nil, err
-	}
-	return a.answerRevoke(ctx, w.call, 0, w.hit)
 }

@@ -24,19 +24,28 @@ func (a *Authority) Status(ctx context.Context, r StatusRequest) ([]CertificateS
 			}
 		}
 	}
-	var all []CertificateStatus
+	var seen []store.Certificate
 	for _, q := range queries {
 		found, err := a.store.Find(ctx, q)
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range found {
-			s, err := a.status(ctx, c)
-			if err != nil {
-				return nil, err
+			if r.See == nil || r.See(c) {
+				seen = append(seen, c)
 			}
-			all = append(all, s)
 		}
+	}
+	if r.Most > 0 && len(seen) > r.Most {
+		seen = seen[len(seen)-r.Most:]
+	}
+	var all []CertificateStatus
+	for _, c := range seen {
+		s, err := a.status(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
 	}
 	return all, nil
 }
@@ -80,8 +89,8 @@ func (a *Authority) publication(ctx context.Context, c store.Certificate) (Publi
 }
 
 // listState tells whether the list in git is known to hold every revocation in the books, and, if one is
-// missing that nothing is owed for yet, that it does not. While it is pending, Number is the one that
-// the list in git will have at the least.
+// missing that nothing is owed for yet, that it does not. While it is pending, Number is the least
+// that the list in git will have.
 func (a *Authority) listState(ctx context.Context, issuer cert.Issuer, missing bool) (ListState, error) {
 	debt, owed, err := a.store.Owed(ctx, store.CRL, string(issuer))
 	if err != nil {

@@ -30,7 +30,7 @@ import (
 // The times of a list. It is signed anew long before it expires, because most consumers refuse
 // everybody on an expired list, and some let everybody in.
 const (
-	Validity  = 7 * 24 * time.Hour
+	validity  = 7 * 24 * time.Hour
 	signEvery = 12 * time.Hour
 
 	leaseTime  = 2 * time.Minute
@@ -225,7 +225,7 @@ func (l *Loop) sign(ctx context.Context, i *authority, current store.List, found
 	var intent audit.CRLIntent
 	entry, err := l.store.Update(ctx, daemon, func(tx *store.Tx) (audit.Event, error) {
 		now := tx.Now().Truncate(time.Second)
-		intent = audit.CRLIntent{Room: l.room, Issuer: i.id, Number: decimal, ThisUpdate: now, NextUpdate: now.Add(Validity)}
+		intent = audit.CRLIntent{Room: l.room, Issuer: i.id, Number: decimal, ThisUpdate: now, NextUpdate: now.Add(validity)}
 		return &intent, nil
 	})
 	if err != nil {

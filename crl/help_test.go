@@ -100,7 +100,7 @@ func newWorld(t *testing.T) *world {
 	w.dir, err = os.MkdirTemp("/tmp", "crl") // the address of a Unix socket is at most 107 octets
 	w.must(err)
 	t.Cleanup(func() { _ = os.RemoveAll(w.dir) })
-	w.must(os.CopyFS(w.dir, os.DirFS(made.dir)))
+	w.must(exec.Command("cp", "-a", made.dir+"/.", w.dir).Run()) // with the modes of the keys
 	w.config, err = keyroom.LoadConfig(filepath.Join(w.dir, "keyroom.json"))
 	w.must(err)
 	w.startRoom()

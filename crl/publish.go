@@ -48,7 +48,7 @@ func (l *Loop) push(ctx context.Context, debts []store.Debt) (string, error) {
 	return commit, l.enter(ctx, debts, lists, commit, o.covered)
 }
 
-// mustCover gives the size that a checkpoint beside these lists has at the least.
+// mustCover gives the least size of a checkpoint beside these lists: it covers the leaf of each.
 func (l *Loop) mustCover(ctx context.Context, lists []store.List) (int64, error) {
 	var least int64
 	for _, kept := range lists {
@@ -152,7 +152,7 @@ func (l *Loop) enter(ctx context.Context, debts []store.Debt, lists []store.List
 }
 
 // message is what the log of the configuration repository shows: which lists changed, and in trailers
-// what a program wants to know, one group a list.
+// what a program wants to know, one group for each list.
 func message(seen map[cert.Issuer]*list.List, lists []store.List, note []byte) string {
 	var names, numbers []string
 	var revoked int

@@ -92,8 +92,8 @@ func genuine(file []byte, authorities []*authority, published map[cert.Issuer]st
 	return nil
 }
 
-// strange tells whether a genuine list on the remote is none that the books hold or replaced: another
-// copy of this installation, or its future, published it.
+// strange tells whether a genuine list on the remote is neither the one that the books hold nor older:
+// another copy of this installation, or its future, published it.
 func strange(seen *list.List, current store.List) bool {
 	if seen == nil {
 		return false

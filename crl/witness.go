@@ -27,7 +27,7 @@ func (l *Loop) Witness(ctx context.Context) error {
 func (l *Loop) heed(ctx context.Context, note []byte) error {
 	seen, err := audit.OpenCheckpoint(note, l.signer.Hello().LogKey)
 	if err != nil {
-		return nil // anybody can write such a file
+		return nil //nolint:nilerr // anybody can write such a file
 	}
 	if size, _ := l.store.Head(); seen.Size > size {
 		return fmt.Errorf("%w (it covers %d leaves, the log has %d)", ErrRolledBack, seen.Size, size)

@@ -5,7 +5,7 @@
 // same code. The certificates of other CAs, and every other attribute and entry, are never touched:
 // only bytes that our books hold are added or removed.
 //
-// It imports store, audit, ca/cert and ca/name.
+// It imports store, audit, ca/cert and ca/name, and speaks LDAP with go-ldap.
 package ldapsync
 
 import (

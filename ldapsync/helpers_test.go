@@ -18,8 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/store"
 )
 
 const base = "dc=example,dc=org"
@@ -171,4 +176,21 @@ func checkOpenSSL(t *testing.T, der []byte, want string) {
 	if err != nil || !strings.Contains(string(out), want) {
 		t.Fatalf("openssl: %v: %s; want %s", err, out, want)
 	}
+}
+
+// newOfficeOf opens books for a directory that is there.
+func newOfficeOf(t *testing.T, d Directory) *office {
+	t.Helper()
+	o := &office{t: t}
+	core, logged := observer.New(zap.DebugLevel)
+	o.logged = logged
+	now := func() time.Time { return epoch.Add(time.Duration(o.offset.Load())) }
+	s, err := store.Create(context.Background(), filepath.Join(t.TempDir(), "chancery.db"), now, who,
+		[]audit.Event{&audit.LogOpened{Origin: "log.example.org", Room: "room-1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	o.Loop = &Loop{Store: s, Directory: d, Log: zap.New(core), Now: now}
+	return o
 }

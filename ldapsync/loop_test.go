@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -61,17 +60,9 @@ func (f *faulty) Apply(ctx context.Context, t Target, add, remove [][]byte) erro
 func newOffice(t *testing.T) *office {
 	t.Helper()
 	d, path, _ := foreignFile(t)
-	o := &office{t: t, world: &faulty{LDIF: d}, path: path}
-	core, logged := observer.New(zap.DebugLevel)
-	o.logged = logged
-	now := func() time.Time { return epoch.Add(time.Duration(o.offset.Load())) }
-	s, err := store.Create(context.Background(), filepath.Join(t.TempDir(), "chancery.db"), now, who,
-		[]audit.Event{&audit.LogOpened{Origin: "log.example.org", Room: "room-1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	o.Loop = &Loop{Store: s, Directory: o.world, Log: zap.New(core), Now: now}
+	world := &faulty{LDIF: d}
+	o := newOfficeOf(t, world)
+	o.world, o.path = world, path
 	return o
 }
 

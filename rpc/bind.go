@@ -47,25 +47,20 @@ func bind(tree any, path string, into reflect.Value) error {
 	if _, ok := into.Interface().(csr); ok {
 		return bindCSR(tree, path, into)
 	}
-	ok := false
-	switch into.Kind() {
-	case reflect.Struct:
-		var members map[string]any
-		if members, ok = tree.(map[string]any); ok {
-			return bindMembers(members, path, into)
+	switch v := tree.(type) {
+	case map[string]any:
+		if into.Kind() == reflect.Struct {
+			return bindMembers(v, path, into)
 		}
-	case reflect.Slice:
-		var items []any
-		if items, ok = tree.([]any); ok {
-			return bindItems(items, path, into)
+	case []any:
+		if into.Kind() == reflect.Slice {
+			return bindItems(v, path, into)
 		}
-	case reflect.String, reflect.Bool, reflect.Int:
-		if v := reflect.ValueOf(tree); v.IsValid() && v.Type() == into.Type() {
-			into.Set(v)
+	case string, bool, int:
+		if value := reflect.ValueOf(v); value.Type() == into.Type() {
+			into.Set(value)
 			return nil
 		}
-	default:
-		panic("a parameter struct has a field of type " + into.Type().String())
 	}
 	return invalid(path, "want %s", wanted(into.Type()))
 }
@@ -167,11 +162,10 @@ func memberName(s string) string {
 	if len(s) > 40 {
 		s = s[:40] + "..."
 	}
-	quoted := strconv.QuoteToASCII(s)
 	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") == "" && s != "" {
 		return s
 	}
-	return quoted
+	return strconv.QuoteToASCII(s)
 }
 
 func memberNames(fields []field) string {

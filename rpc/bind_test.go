@@ -107,7 +107,7 @@ func hashOf(t *testing.T, more object) string {
 		t.Fatal(err)
 	}
 	rq := &request{method: "ca.issue", about: p.about()}
-	if err := rq.identify(p); err != nil {
+	if err := rq.hashBody(p); err != nil {
 		t.Fatal(err)
 	}
 	return rq.body

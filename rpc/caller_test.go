@@ -65,7 +65,7 @@ func TestKeepAlive(t *testing.T) {
 		end   func(tls.Certificate)
 	}{
 		{"caller.revoked", func(own tls.Certificate) { w.revokeNow(serialOf(own)) }},
-		{"caller.expired", func(own tls.Certificate) { w.offset.Store(int64(own.Leaf.NotAfter.Sub(time.Now()) + time.Second)) }},
+		{"caller.expired", func(own tls.Certificate) { w.offset.Store(int64(time.Until(own.Leaf.NotAfter) + time.Second)) }},
 	} {
 		own := w.caller("provisioning")
 		h := w.browser(own)
@@ -210,6 +210,51 @@ func (a testCA) issue(t *testing.T, serial *big.Int, cn string, life time.Durati
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
+// TestRevokedHoldsNothing: a certificate that was a caller's is turned away in the handshake, so that its
+// holder takes no place from anybody.
+func TestRevokedHoldsNothing(t *testing.T) {
+	w := newWorld(t)
+	own := w.caller("provisioning")
+	w.revokeNow(serialOf(own))
+	for range 3 {
+		c, err := tls.Dial("tcp", strings.TrimPrefix(w.url, "https://"), w.clientTLS(own))
+		w.must(err)
+		w.must(c.SetReadDeadline(time.Now().Add(headerTime / 2)))
+		_, err = c.Read(make([]byte, 1))
+		var late net.Error
+		if err == nil || errors.As(err, &late) && late.Timeout() {
+			t.Errorf("it is still connected: %v", err)
+		}
+		w.must(c.Close())
+	}
+	w.counted("caller.revoked", 3)
+	if n, _ := w.list(w.browser(w.caller("provisioning"))); n != 0 {
+		t.Errorf("the new certificate of the same caller: fault %d", n)
+	}
+}
+
+// TestSerialOfAnother: a caller learns nothing from the serial of a certificate that no grant of its own
+// covers; the log says why it was refused.
+func TestSerialOfAnother(t *testing.T) {
+	w := newWorld(t, func(o *Options) {
+		o.Config.Callers = append(o.Config.Callers, Caller{Name: "desk", Grants: []Grant{
+			{Methods: []string{"ca.revoke"}, Purposes: []cert.Purpose{cert.User}, Names: []string{"a*"}},
+		}})
+	})
+	bob := w.certificate(cert.User, "bob", cert.SANs{})
+	c := w.client(w.caller("desk"))
+	var a, none client.Answer
+	w.must(c.Call(t.Context(), "ca.revoke", object{"serial": "7f"}, &none))
+	from := w.head()
+	w.must(c.Call(t.Context(), "ca.revoke", object{"serial": string(serialOf(bob))}, &a))
+	if d := detail(t, a); a.OK || d["code"] != "certificate.unknown" || a.Msg != none.Msg {
+		t.Errorf("%s %s, want %s", a.Msg, a.Detail, none.Msg)
+	}
+	if _, r := w.refusal(from); r.Code != "certificate.unknown" || !strings.Contains(r.Reason, "desk/1") || !strings.Contains(r.Reason, "bob") {
+		t.Errorf("the log says %+v", r)
+	}
+}
+
 // TestBadCertificates: what a callers CA could sign by mistake or by force is no caller.
 func TestBadCertificates(t *testing.T) {
 	a := newTestCA(t, nil)
@@ -233,12 +278,8 @@ func TestBadCertificates(t *testing.T) {
 	} {
 		before := w.strangers()[c.cause]
 		h := w.browser(c.own)
-		if strings.HasPrefix(c.cause, "tls.") {
-			if response, err := h.Post(w.url+"/rpc", "application/json", strings.NewReader(listMethods)); err == nil {
-				t.Errorf("%s: HTTP %s", c.cause, response.Status)
-			}
-		} else if n, _ := w.list(h); n != 4010 {
-			t.Errorf("%s: fault %d", c.cause, n)
+		if response, err := h.Post(w.url+"/rpc", "application/json", strings.NewReader(listMethods)); err == nil {
+			t.Errorf("%s: HTTP %s", c.cause, response.Status)
 		}
 		w.counted(c.cause, before+1)
 	}
@@ -323,38 +364,42 @@ func TestCrowd(t *testing.T) {
 	w.counted("tcp.crowded", 21)
 }
 
-// TestFull: when the places of callers are taken, another connection is not served, and one that ends
-// gives its place to the next.
+// TestFull: when the places of callers are taken, or those of one caller, another connection is not
+// served, and one that ends gives its place to the next.
 func TestFull(t *testing.T) {
 	w := newWorld(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	w.must(err)
 	d := newDoor(w.server, l)
-	for range maxConns {
-		d.conns <- struct{}{}
-	}
-	dial := func() *tls.Conn {
-		c, err := tls.Dial("tcp", l.Addr().String(), w.clientTLS(w.caller("provisioning")))
+	dial := func(name string) *tls.Conn {
+		c, err := tls.Dial("tcp", l.Addr().String(), w.clientTLS(w.caller(name)))
 		w.must(err)
 		return c
 	}
-	c := dial()
+	d.total = maxConns
+	c := dial("provisioning")
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("it was served")
 	}
 	w.must(c.Close())
 	w.counted("tcp.crowded", 1)
-	<-d.conns
-	c = dial()
+	d.total, d.inside["provisioning"] = maxConns-1, maxPerCaller
+	c = dial("provisioning")
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("one more of the same caller was served")
+	}
+	w.must(c.Close())
+	w.counted("tcp.crowded", 2)
+	c = dial("reader")
 	served, err := d.Accept()
 	w.must(err)
-	if len(d.conns) != maxConns {
-		t.Errorf("%d places are taken", len(d.conns))
+	if d.total != maxConns || d.inside["reader"] != 1 {
+		t.Errorf("%d places are taken, %d of them by the caller", d.total, d.inside["reader"])
 	}
 	_ = served.Close()
 	_ = served.Close()
-	if len(d.conns) != maxConns-1 {
-		t.Errorf("%d places are taken after the end of one", len(d.conns))
+	if d.total != maxConns-1 || d.inside["reader"] != 0 {
+		t.Errorf("%d places are taken after the end of one, %d of them by the caller", d.total, d.inside["reader"])
 	}
 	w.must(c.Close())
 	w.must(d.Close())

@@ -15,7 +15,7 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-// crowd folds what anybody could do any number of times into one record a cause and minute. Causes are
+// crowd folds what anybody could do any number of times into one record per cause and minute. Causes are
 // a small fixed set, and callers are configured, so it is bounded whatever comes.
 type crowd struct {
 	store *store.Store

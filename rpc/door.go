@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,27 +17,29 @@ import (
 	"go.uber.org/zap"
 )
 
-// How many connections there may be: of callers, and on top of that of those who have not shown who they
-// are. Where there are too many of the latter, the one that has taken longest makes room: an honest
+// How many connections there may be: of callers, of any one of them, and on top of that of those who have
+// not shown who they are. One caller in trouble keeps no other out. Where there are too many of the latter, the one that has taken longest makes room: an honest
 // handshake takes milliseconds, and strangers who only hold the door would otherwise shut it.
 const (
 	maxConns      = 1024
+	maxPerCaller  = 64
 	maxHandshakes = 256
 )
 
-// door is the listener of the HTTP server: it hands over connections whose TLS handshake is done, and
-// counts the others by what went wrong.
+// door is the listener of the HTTP server: it hands over connections of callers whose TLS handshake is
+// done, and counts the others by what went wrong.
 type door struct {
 	server  *Server
 	tcp     net.Listener
 	ctx     context.Context
 	close   context.CancelFunc
 	ready   chan net.Conn
-	conns   chan struct{}
 	workers sync.WaitGroup
 
 	mu      sync.Mutex
-	knocked []*knock // oldest first
+	knocked []*knock       // oldest first
+	inside  map[string]int // connections of each caller
+	total   int            // of all of them
 }
 
 // knock is a handshake under way.
@@ -44,12 +47,12 @@ type knock struct{ give func() }
 
 func newDoor(s *Server, tcp net.Listener) *door {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &door{server: s, tcp: tcp, ctx: ctx, close: cancel, ready: make(chan net.Conn), conns: make(chan struct{}, maxConns)}
+	d := &door{server: s, tcp: tcp, ctx: ctx, close: cancel, ready: make(chan net.Conn), inside: make(map[string]int)}
 	d.workers.Go(d.welcome)
 	return d
 }
 
-// Accept gives the next connection of somebody with a certificate of the callers issuer.
+// Accept gives the next connection of a caller.
 func (d *door) Accept() (net.Conn, error) {
 	select {
 	case c := <-d.ready:
@@ -120,18 +123,36 @@ var errCrowded = errors.New("too many connections")
 const (
 	atHello       int32 = iota // nothing that can be answered was read
 	atCertificate              // the server answered and wants the client's certificate
-	atProof                    // the certificate is good, and wants its key
+	atProof                    // the certificate is a caller's, and wants its key
 )
+
+// strange is the cause for which a certificate of the callers issuer is not let in.
+type strange string
+
+func (s strange) Error() string { return string(s) }
+
+// errUnidentified means that the books could not be asked.
+var errUnidentified = errors.New("cannot tell who is calling")
 
 func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 	var stage atomic.Int32
+	var name string
 	config := d.server.tls.Clone()
 	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		stage.Store(atCertificate)
 		own := d.server.own()
 		return &own, nil
 	}
-	config.VerifyConnection = func(tls.ConnectionState) error {
+	// Whom every request would be turned away for gets no place to hold.
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		c, stranger, err := d.server.known(ctx, state.VerifiedChains)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%w: %w", errUnidentified, err)
+		case c == nil:
+			return strange(stranger)
+		}
+		name = c.name
 		stage.Store(atProof)
 		return nil
 	}
@@ -139,14 +160,18 @@ func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 	secure := tls.Server(c, config)
 	err := secure.HandshakeContext(ctx)
 	if err == nil {
-		err = d.admit(c)
+		err = d.admit(c, name)
 	}
 	if err != nil {
 		_ = secure.Close()
 		if errors.Is(context.Cause(ctx), errCrowded) {
 			err = errCrowded
 		}
-		if d.ctx.Err() == nil {
+		switch {
+		case d.ctx.Err() != nil:
+		case errors.Is(err, errUnidentified):
+			d.server.log.Error("a handshake failed", zap.Error(err))
+		default:
 			d.server.crowd.stranger(handshakeCause(err, stage.Load()))
 		}
 		return
@@ -158,15 +183,22 @@ func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 	}
 }
 
-// admit takes a place for a connection, which its end gives back.
-func (d *door) admit(c *conn) error {
-	select {
-	case d.conns <- struct{}{}:
-		c.leave = sync.OnceFunc(func() { <-d.conns })
-		return nil
-	default:
+// admit takes a place for a caller's connection, which its end gives back.
+func (d *door) admit(c *conn, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.total >= maxConns || d.inside[name] >= maxPerCaller {
 		return errCrowded
 	}
+	d.total++
+	d.inside[name]++
+	c.leave = sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.total--
+		d.inside[name]--
+	})
+	return nil
 }
 
 // handshakeCause names what ended a handshake, from a small fixed set.
@@ -174,9 +206,12 @@ func handshakeCause(err error, stage int32) string {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var network *net.OpError
+	var stranger strange
 	switch {
 	case errors.Is(err, errCrowded):
 		return "tcp.crowded"
+	case errors.As(err, &stranger):
+		return string(stranger)
 	case errors.As(err, &certificate):
 		return certificateCause(certificate)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -216,7 +251,7 @@ type conn struct {
 	served atomic.Int64 // requests that were handed over
 }
 
-// Close gives the place free.
+// Close gives the place back.
 func (c *conn) Close() error {
 	c.leave()
 	return c.Conn.Close()

@@ -53,6 +53,7 @@ type no struct {
 	code   string
 	reason string
 	prior  string // request id of an earlier request that is the reason
+	record string // what the log says instead of the reason, if the caller may not know all of it
 	failed bool   // not a decision but trouble: for the operators, and not recorded as refused
 }
 
@@ -60,8 +61,14 @@ type no struct {
 // do anything about.
 //
 // What is unknown comes first: an error that says so may have a refusal in its chain as well, and
-// unknown is not no.
+// unknown is not no. What the line to the key room finds before it asks, the room finds as well, and then
+// in a refusal: to a caller these are one situation.
 func explain(err error) *no {
+	var byRoom *signer.Refusal
+	room := ""
+	if errors.As(err, &byRoom) {
+		room = byRoom.Code
+	}
 	switch {
 	case errors.Is(err, signer.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &no{code: "outcome.unknown", failed: true,
@@ -69,13 +76,13 @@ func explain(err error) *no {
 	case errors.Is(err, signer.ErrUnreachable):
 		return &no{code: "keyroom.unreachable", failed: true,
 			reason: "the key room is not there, nothing was signed; ask again later with the same request_id"}
-	case errors.Is(err, signer.ErrStoreBehind):
+	case errors.Is(err, signer.ErrStoreBehind), room == "log.smaller":
 		return &no{code: "store.behind", failed: true,
 			reason: "nothing is signed, because the store is older than the key room: the operator of the CA must run chancery recover"}
-	case errors.Is(err, signer.ErrRoomBehind):
+	case errors.Is(err, signer.ErrRoomBehind), room == "room.behind", room == "room.diverged":
 		return &no{code: "keyroom.behind", failed: true,
 			reason: "nothing is signed, because the key room is an old copy: the operator of the CA must put back its newest copy"}
-	case errors.Is(err, signer.ErrFork):
+	case errors.Is(err, signer.ErrFork), room == "log.fork", room == "log.root", room == "log.other":
 		return &no{code: "store.fork", failed: true,
 			reason: "nothing is signed, because the store is not the one this key room follows: the operator of the CA must restore that one"}
 	}
@@ -90,7 +97,7 @@ func explainRefusal(err error) *no {
 	var byUs *refusal
 	switch {
 	case errors.As(err, &byCA):
-		return &no{code: byCA.Code, reason: byCA.Reason, prior: byCA.Prior}
+		return &no{code: byCA.Code, reason: byCA.Reason, prior: byCA.Prior, record: byCA.Record}
 	case errors.As(err, &byName):
 		return &no{code: byName.Code, reason: byName.Field + ": " + byName.Reason}
 	case errors.As(err, &byProfile):

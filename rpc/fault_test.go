@@ -10,6 +10,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/name"
 	"github.com/chancery-ca/chancery/ca/profile"
 	"github.com/chancery-ca/chancery/ca/signer"
@@ -23,7 +24,7 @@ func TestExplain(t *testing.T) {
 		err  error
 		code string // "" for an internal error
 	}{
-		{&ca.Refusal{Code: "request.repeated", Prior: "auto-1"}, "request.repeated"},
+		{&ca.Refusal{Code: "request.repeated", Prior: "call-1"}, "request.repeated"},
 		{fmt.Errorf("wrapped: %w", &name.Refusal{Code: "name.empty", Field: "cn"}), "name.empty"},
 		{&profile.Refusal{Code: "key.weak"}, "key.weak"},
 		{room, "keyroom.limit.hour"},
@@ -34,6 +35,14 @@ func TestExplain(t *testing.T) {
 		{fmt.Errorf("signing: %w", signer.ErrUnreachable), "keyroom.unreachable"},
 		{signer.ErrStoreBehind, "store.behind"},
 		{signer.ErrFork, "store.fork"},
+		{signer.ErrRoomBehind, "keyroom.behind"},
+		{&signer.Refusal{Code: "log.smaller"}, "store.behind"},
+		{&signer.Refusal{Code: "log.fork"}, "store.fork"},
+		{&signer.Refusal{Code: "log.root"}, "store.fork"},
+		{fmt.Errorf("wrapped: %w", &signer.Refusal{Code: "log.other"}), "store.fork"},
+		{&signer.Refusal{Code: "room.behind"}, "keyroom.behind"},
+		{&signer.Refusal{Code: "room.diverged"}, "keyroom.behind"},
+		{fmt.Errorf("%w: %w", &signer.Refusal{Code: "room.behind"}, signer.ErrUnknown), "outcome.unknown"},
 		{store.ErrBroken, ""},
 		{errors.New("password is hunter2"), ""},
 	} {
@@ -94,6 +103,43 @@ func TestRequestID(t *testing.T) {
 	w.must(c.Call(t.Context(), "ca.issue", carol, &a))
 	if d := detail(t, a); !a.OK || d["request_id"] != first {
 		t.Errorf("under the id that was told: %s %s", a.Msg, a.Detail)
+	}
+}
+
+// TestMadeID: who gave no id and does not hear how it ended is told one that finds it out, and everything
+// that was done stands under it.
+func TestMadeID(t *testing.T) {
+	w := newWorld(t)
+	c := w.client(w.caller("provisioning"))
+	signed := w.signatures()
+	w.must(w.room.Process.Kill())
+	_ = w.room.Wait()
+	var a client.Answer
+	w.must(c.Call(t.Context(), "ca.issue", object{"purpose": "user", "cn": "alice"}, &a))
+	id, _ := detail(t, a)["request_id"].(string)
+	if a.OK || !strings.HasPrefix(id, "call-") || !strings.Contains(a.Msg, "same request_id") {
+		t.Fatalf("%s %s", a.Msg, a.Detail)
+	}
+	w.startRoom()
+	var answers [2]client.Answer
+	for i := range answers {
+		w.must(c.Call(t.Context(), "ca.issue", object{"purpose": "user", "cn": "alice", "request_id": id}, &answers[i]))
+	}
+	if !answers[0].OK || string(answers[0].Detail) != string(answers[1].Detail) || w.signatures()-signed != 1 {
+		t.Errorf("%s, then %s; %d certificates", answers[0].Msg, answers[1].Msg, w.signatures()-signed)
+	}
+	found, err := w.store.Find(t.Context(), store.Query{Purpose: cert.User, Key: "alice"})
+	w.must(err)
+	for _, one := range found {
+		if one.RequestID != id || one.State == store.StateOpen {
+			t.Errorf("%s stands under %s, %s", one.Serial, one.RequestID, one.State)
+		}
+	}
+	w.must(c.Call(t.Context(), "ca.revoke", object{"cn": "alice"}, &a))
+	id = detail(t, a)["request_id"].(string)
+	w.must(c.Call(t.Context(), "ca.revoke", object{"cn": "alice", "request_id": id}, &answers[0]))
+	if d := detail(t, answers[0]); !a.OK || !answers[0].OK || d["log_index"] != detail(t, a)["log_index"] || d["request_id"] != id {
+		t.Errorf("%s %s, then %s %s", a.Msg, a.Detail, answers[0].Msg, answers[0].Detail)
 	}
 }
 
@@ -203,7 +249,7 @@ func TestInternal(t *testing.T) {
 // TestUnrecorded: a refusal that cannot be entered on the log is not given as one.
 func TestUnrecorded(t *testing.T) {
 	w := newWorld(t)
-	rq := &request{caller: w.server.callers["nothing"], who: audit.Actor{Kind: audit.ByCaller, Name: "nothing"}, method: "ca.chain", mark: "call-1"}
+	rq := &request{caller: w.server.callers["nothing"], who: audit.Actor{Kind: audit.ByCaller, Name: "nothing"}, method: "ca.chain", id: "call-1"}
 	st, err := store.Create(t.Context(), w.dir+"/closed.db", w.now, operator, []audit.Event{&audit.ServiceStopped{}})
 	w.must(err)
 	w.must(st.Close())

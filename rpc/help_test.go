@@ -112,7 +112,7 @@ var operator = audit.Actor{Kind: audit.ByOperator, Name: "test"}
 func newWorld(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
 	w := &world{TB: t, dir: filepath.Join(t.TempDir(), "site")}
-	w.must(os.CopyFS(w.dir, os.DirFS(filepath.Join(build(t), "site"))))
+	w.must(exec.Command("cp", "-a", filepath.Join(build(t), "site")+"/.", w.dir).Run()) // with the modes of the keys
 	w.startRoom()
 	ctx := t.Context()
 	room, err := signer.DialReader(ctx, w.socket())

@@ -12,13 +12,28 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-// identify tells who makes a request, or why that is a stranger. It is asked on every request, because a
-// connection outlives what was true when it was made: the certificate expires, or is revoked.
+// identify tells who makes a request, or why that is a stranger. The door has asked before it let the
+// connection in; it is asked again on every request, because a connection outlives what was true when it was made: the certificate expires, or is revoked.
 func (s *Server) identify(ctx context.Context, r *http.Request) (rq *request, stranger string, err error) {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+	if r.TLS == nil {
 		return nil, "caller.no_certificate", nil
 	}
-	chain := r.TLS.VerifiedChains[0]
+	c, stranger, err := s.known(ctx, r.TLS.VerifiedChains)
+	if c == nil {
+		return nil, stranger, err
+	}
+	id, err := s.newID()
+	return &request{id: id, made: true, caller: c, who: audit.Actor{
+		Kind: audit.ByCaller, Name: c.name, Key: cert.SHA256(r.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo), Peer: r.RemoteAddr,
+	}}, "", err
+}
+
+// known tells which caller a verified certificate is that of now, or why it is a stranger's.
+func (s *Server) known(ctx context.Context, chains [][]*x509.Certificate) (c *caller, stranger string, err error) {
+	if len(chains) == 0 {
+		return nil, "caller.no_certificate", nil
+	}
+	chain := chains[0]
 	leaf, now := chain[0], s.now()
 	switch {
 	case len(chain) != 2 || !chain[1].Equal(s.callersCA):
@@ -28,7 +43,7 @@ func (s *Server) identify(ctx context.Context, r *http.Request) (rq *request, st
 	case len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth || len(leaf.UnknownExtKeyUsage) > 0:
 		return nil, "caller.eku", nil
 	}
-	c := s.callers[leaf.Subject.CommonName]
+	c = s.callers[leaf.Subject.CommonName]
 	if c == nil {
 		return nil, "caller.unknown", nil
 	}
@@ -41,9 +56,5 @@ func (s *Server) identify(ctx context.Context, r *http.Request) (rq *request, st
 	case found[0].State != store.StateLive:
 		return nil, "caller.revoked", nil
 	}
-	rq = &request{caller: c, who: audit.Actor{
-		Kind: audit.ByCaller, Name: c.name, Key: cert.SHA256(leaf.RawSubjectPublicKeyInfo), Peer: r.RemoteAddr,
-	}}
-	rq.mark, err = s.newMark()
-	return rq, "", err
+	return c, "", nil
 }

@@ -47,8 +47,8 @@ type request struct {
 	caller *caller
 	who    audit.Actor
 	method string
-	id     string // the caller's request id; "" if it gave none
-	mark   string // the request id, or one made for this call
+	id     string // the request id
+	made   bool   // the caller gave none, so it was made for it: every answer says it, and a retry can use it
 	body   string // SHA-256 of what is asked, lower-case hex
 	about  about
 }
@@ -63,7 +63,10 @@ func method[P params](s *Server, name, help string, handle func(context.Context,
 		if err != nil {
 			return nil, err
 		}
-		if err := rq.identify(p); err != nil {
+		if err := rq.takeRequestID(); err != nil {
+			return nil, err
+		}
+		if err := rq.hashBody(p); err != nil {
 			return nil, err
 		}
 		a, err := handle(ctx, rq, p)
@@ -71,7 +74,7 @@ func method[P params](s *Server, name, help string, handle func(context.Context,
 			return nil, err
 		}
 		if a.detail["request_id"] == nil {
-			a.detail["request_id"] = rq.mark
+			a.detail["request_id"] = rq.id
 		}
 		if rq.about.plan {
 			return s.planned(ctx, rq, a)
@@ -102,15 +105,22 @@ func describe(t reflect.Type, indent string) string {
 
 const maxRequestID = 128
 
-// identify takes up the caller's request id and hashes what is asked: the members that are there, apart
-// from request_id and plan, as they were understood, so that it is the same for both codecs.
-func (rq *request) identify(p any) error {
-	if id := rq.about.requestID; id != "" {
-		if len(id) > maxRequestID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") != "" {
-			return refuse("request_id.malformed", "want 1 to %d of the characters A-Z a-z 0-9 . _ : -", maxRequestID)
-		}
-		rq.id, rq.mark = id, id
+// takeRequestID takes up the caller's request id, if it gave one.
+func (rq *request) takeRequestID() error {
+	id := rq.about.requestID
+	if id == "" {
+		return nil
 	}
+	if len(id) > maxRequestID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") != "" {
+		return refuse("request_id.malformed", "want 1 to %d of the characters A-Z a-z 0-9 . _ : -", maxRequestID)
+	}
+	rq.id, rq.made = id, false
+	return nil
+}
+
+// hashBody hashes what is asked: the members that are there, apart from request_id and plan, as they
+// were understood, so that it is the same for both codecs.
+func (rq *request) hashBody(p any) error {
 	var members map[string]json.RawMessage
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -131,19 +141,19 @@ func (rq *request) identify(p any) error {
 
 // asCall is the request as ca wants it.
 func (rq *request) asCall(rule string) ca.Call {
-	return ca.Call{Who: rq.who, Rule: rule, RequestID: rq.id, BodySHA256: rq.body, Plan: rq.about.plan}
+	return ca.Call{Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan}
 }
 
 // planned enters a call that only asked.
 func (s *Server) planned(ctx context.Context, rq *request, a answer) (answer, error) {
 	code, _ := a.detail["code"].(string)
 	entry, err := s.store.Update(ctx, rq.who, func(*store.Tx) (audit.Event, error) {
-		return &audit.RequestPlanned{Method: rq.method, RequestID: rq.mark, BodySHA256: rq.body, Code: code, Effect: ascii(a.msg)}, nil
+		return &audit.RequestPlanned{Method: rq.method, RequestID: rq.id, BodySHA256: rq.body, Code: code, Effect: ascii(a.msg)}, nil
 	})
 	if err != nil {
 		return a, fmt.Errorf("entering the plan: %w", err)
 	}
-	a.detail["request_id"] = rq.mark
+	a.detail["request_id"] = rq.id
 	a.detail["log_index"] = int(entry.Index)
 	return a, nil
 }
@@ -176,14 +186,18 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 	if n == nil {
 		return nil, s.broken(rq, err)
 	}
-	detail := map[string]any{"code": n.code, "request_id": rq.mark}
+	detail := map[string]any{"code": n.code, "request_id": rq.id}
 	if n.prior != "" {
 		detail["prior_request_id"] = n.prior
 	}
 	if n.failed {
 		s.log.Error("a call failed", zapCall(rq, err)...)
 	} else {
-		index, err := s.refused(ctx, rq, n.code, n.reason)
+		record := n.reason
+		if n.record != "" {
+			record = n.record
+		}
+		index, err := s.refused(ctx, rq, n.code, record)
 		if err != nil {
 			return nil, s.broken(rq, err)
 		}
@@ -203,7 +217,7 @@ func (s *Server) misunderstood(ctx context.Context, rq *request, f *fault) *faul
 // broken is for what nobody outside can do anything about: a reference there, the whole of it here.
 func (s *Server) broken(rq *request, err error) *fault {
 	s.log.Error("internal error", zapCall(rq, err)...)
-	return &fault{codeInternal, "internal", "internal error; the operator of the CA finds it in the service's journal under " + rq.mark}
+	return &fault{codeInternal, "internal", "internal error; the operator of the CA finds it in the service's journal under " + rq.id}
 }
 
 // refused enters a refusal of a known caller.
@@ -212,7 +226,7 @@ func (s *Server) refused(ctx context.Context, rq *request, code, reason string) 
 	defer cancel()
 	entry, err := s.store.Update(ctx, rq.who, func(*store.Tx) (audit.Event, error) {
 		return &audit.RequestRefused{
-			Method: quoted(rq.method), RequestID: rq.mark, BodySHA256: rq.body,
+			Method: quoted(rq.method), RequestID: rq.id, BodySHA256: rq.body,
 			Purpose: quoted(rq.about.purpose), CN: quoted(rq.about.cn), Code: code, Reason: ascii(reason),
 		}, nil
 	})
@@ -232,11 +246,11 @@ func quoted(s string) string {
 	return ascii(s)
 }
 
-// newMark makes a name for a call, for the answer, the log and the journal.
-func (s *Server) newMark() (string, error) {
-	var b [8]byte
+// newID makes a request id that nobody can have used before.
+func (s *Server) newID() (string, error) {
+	var b [16]byte
 	if _, err := io.ReadFull(s.rand, b[:]); err != nil {
-		return "", fmt.Errorf("drawing a name for the call: %w", err)
+		return "", fmt.Errorf("drawing a request id: %w", err)
 	}
 	return "call-" + hex.EncodeToString(b[:]), nil
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -57,32 +58,59 @@ func (s *Server) revoke(ctx context.Context, rq *request, p revokeParams) (answe
 
 func (p revokeParams) answer(r *ca.Revoked) answer {
 	revoked, lists := []any{}, []any{}
-	pending := 0
 	for _, c := range r.Revoked {
 		revoked = append(revoked, map[string]any{"serial": string(c.Serial), "cn": c.CN, "purpose": string(c.Purpose)})
+	}
+	for _, l := range r.Lists {
+		lists = append(lists, listState(l))
+	}
+	detail := map[string]any{"code": r.Code, "revoked": revoked, "crl": lists}
+	if p.Plan {
+		return answer{true, "would revoke " + allOf(r.Revoked) + "; ask without plan to do it", detail}
+	}
+	detail["request_id"] = r.RequestID
+	detail["log_index"] = int(r.LogIndex)
+	return answer{true, whatIsRevoked(r.Revoked) + "; " + whereItIsSaid(r.Lists), detail}
+}
+
+func described(serial cert.Serial, p cert.Purpose, cn string) string {
+	return fmt.Sprintf("certificate %s of %s %q", serial, p, cn)
+}
+
+func allOf(hit []ca.RevokedCertificate) string {
+	if len(hit) == 1 {
+		return described(hit[0].Serial, hit[0].Purpose, hit[0].CN)
+	}
+	return fmt.Sprintf("%d certificates", len(hit))
+}
+
+func whatIsRevoked(hit []ca.RevokedCertificate) string {
+	pending := 0
+	for _, c := range hit {
 		if c.Pending {
 			pending++
 		}
 	}
-	waiting := false
-	for _, l := range r.Lists {
-		lists = append(lists, listState(l))
-		waiting = waiting || l.State != "published"
+	switch {
+	case pending == 0:
+		return allOf(hit) + " revoked"
+	case len(hit) == 1:
+		return allOf(hit) + " will be revoked as soon as it is issued"
 	}
-	detail := map[string]any{"code": r.Code, "revoked": revoked, "crl": lists}
-	if p.Plan {
-		return answer{true, fmt.Sprintf("would revoke %d certificates; ask without plan to do it", len(revoked)), detail}
+	return fmt.Sprintf("%s revoked, %d of them as soon as issued", allOf(hit), pending)
+}
+
+func whereItIsSaid(lists []ca.ListState) string {
+	waiting := slices.ContainsFunc(lists, func(l ca.ListState) bool { return l.State != "published" })
+	switch one := len(lists) == 1; {
+	case one && waiting:
+		return "the list that says so is not in git yet, ca.status tells when it is"
+	case one:
+		return "the list that says so is published"
+	case waiting:
+		return "the lists that say so are not all in git yet, ca.status tells when they are"
 	}
-	detail["request_id"] = r.RequestID
-	detail["log_index"] = int(r.LogIndex)
-	msg := fmt.Sprintf("%d certificates revoked", len(revoked))
-	if pending > 0 {
-		msg += fmt.Sprintf(", %d of them as soon as they are issued", pending)
-	}
-	if waiting {
-		msg += "; the list is not in git yet, ca.status tells when it is"
-	}
-	return answer{true, msg, detail}
+	return "the lists that say so are published"
 }
 
 func listState(l ca.ListState) map[string]any {

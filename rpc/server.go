@@ -30,7 +30,7 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-// Options are what a server works with. All of them are needed, but MinTLS12.
+// Options are what a server works with. All of them are needed except MinTLS12.
 type Options struct {
 	Authority      *ca.Authority
 	Store          *store.Store
@@ -134,12 +134,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		defer close(folding)
 		s.crowd.run(calls)
 	}()
-	served := make(chan error, 1)
-	go func() { served <- h.Serve(door) }()
+	var failed error
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		failed = h.Serve(door)
+	}()
 
 	select {
-	case err = <-served:
-		err = fmt.Errorf("serving: %w", err)
+	case <-served:
+		err = fmt.Errorf("serving: %w", failed)
 	case <-ctx.Done():
 		defer func() { <-served }()
 	}
@@ -158,7 +162,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // zapCall is what the operational log says of a call.
 func zapCall(rq *request, err error) []zap.Field {
 	return []zap.Field{
-		zap.String("reference", rq.mark), zap.String("caller", rq.caller.name), zap.String("peer", rq.who.Peer),
+		zap.String("reference", rq.id), zap.String("caller", rq.caller.name), zap.String("peer", rq.who.Peer),
 		zap.String("method", quoted(rq.method)), zap.Error(err),
 	}
 }

@@ -3,10 +3,10 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/store"
 )
 
 const (
@@ -35,23 +35,28 @@ func (s *Server) status(ctx context.Context, rq *request, p statusParams) (answe
 	if err != nil {
 		return answer{}, err
 	}
+	matching := 0
 	all, err := s.authority.Status(ctx, ca.StatusRequest{
-		Serial: chosen.serial, Names: chosen.names, Caller: rq.caller.name, RequestID: p.RequestID,
+		Serial: chosen.serial, Names: chosen.names, Caller: rq.caller.name, RequestID: p.RequestID, Most: maxStatus,
+		See: func(c store.Certificate) bool {
+			_, err := rq.caller.allow(concerning(statusMethod, c))
+			if err == nil {
+				matching++
+			}
+			return err == nil
+		},
 	})
 	if err != nil {
 		return answer{}, err
 	}
-	all = slices.DeleteFunc(all, func(c ca.CertificateStatus) bool {
-		_, err := rq.caller.allow(concerning(statusMethod, c.Certificate))
-		return err != nil
-	})
-	msg := fmt.Sprintf("%d certificates", len(all))
+	msg := fmt.Sprintf("%d certificates", matching)
 	switch {
-	case len(all) == 0:
+	case matching == 0:
 		msg = "no certificate that you may see"
-	case len(all) > maxStatus:
-		msg = fmt.Sprintf("the newest %d of %d certificates", maxStatus, len(all))
-		all = all[len(all)-maxStatus:]
+	case matching == 1:
+		msg = fmt.Sprintf("%s is %s", described(all[0].Serial, all[0].Purpose, all[0].CN), all[0].State)
+	case matching > maxStatus:
+		msg = fmt.Sprintf("the newest %d of %d certificates", maxStatus, matching)
 	}
 	certificates := []any{}
 	for _, c := range all {
@@ -108,6 +113,9 @@ func (s *Server) chain(_ context.Context, rq *request, p chainParams) (answer, e
 	if len(chains) == 0 {
 		return answer{}, denied
 	}
-	return answer{true, fmt.Sprintf("%d chains; trust the last certificate of each", len(chains)),
-		map[string]any{"code": "chain", "chains": chains}}, nil
+	msg := "1 chain; trust its last certificate"
+	if len(chains) > 1 {
+		msg = fmt.Sprintf("%d chains; trust the last certificate of each", len(chains))
+	}
+	return answer{true, msg, map[string]any{"code": "chain", "chains": chains}}, nil
 }

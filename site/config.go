@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,7 +22,6 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/chancery-ca/chancery/ca/cert"
-	"github.com/chancery-ca/chancery/ldapsync"
 	"github.com/chancery-ca/chancery/rpc"
 )
 
@@ -59,25 +57,6 @@ type Config struct {
 	Path string `yaml:"-"`
 	// SHA256 is of the file as it was read, lower-case hex.
 	SHA256 string `yaml:"-"`
-}
-
-// DirectoryConfig says where certificates are published.
-type DirectoryConfig struct {
-	// URL is ldif:///absolute/path or ldif:relative/path.
-	URL string `yaml:"url"`
-	// Base is the DN below which the entries are.
-	Base string `yaml:"base"`
-	// Create makes an entry where none is. Optional; false: such a request is refused.
-	Create bool `yaml:"create,omitempty"`
-}
-
-// GitConfig says where lists are published.
-type GitConfig struct {
-	// Repository is the path of a bare repository.
-	Repository string `yaml:"repository"`
-	Branch     string `yaml:"branch"`
-	// Folder is the only one that is written, for instance pki.
-	Folder string `yaml:"folder"`
 }
 
 // ErrConfig marks a configuration that cannot be used.
@@ -152,18 +131,15 @@ func refuseAliases(text []byte) error {
 }
 
 func (c *Config) absolute(base string) {
-	paths := []*string{&c.KeyRoom, &c.State, &c.Secrets, &c.Trust, &c.Git.Repository}
+	paths := []*string{&c.KeyRoom, &c.State, &c.Secrets, &c.Trust}
+	paths = append(paths, c.Git.paths()...)
+	if c.Directory != nil {
+		paths = append(paths, c.Directory.paths()...)
+		c.Directory.absolute(base)
+	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(base, *p)
-		}
-	}
-	if c.Directory != nil {
-		if path, ok := strings.CutPrefix(c.Directory.URL, "ldif:"); ok && path != "" && !strings.HasPrefix(path, "//") {
-			if !filepath.IsAbs(path) {
-				path = filepath.Join(base, path)
-			}
-			c.Directory.URL = (&url.URL{Scheme: "ldif", Path: path}).String()
 		}
 	}
 }
@@ -171,7 +147,6 @@ func (c *Config) absolute(base string) {
 func (c *Config) check() error {
 	for _, needed := range []struct{ key, value string }{
 		{"listen", c.Listen}, {"keyroom", c.KeyRoom}, {"state", c.State}, {"secrets", c.Secrets}, {"trust", c.Trust},
-		{"git.repository", c.Git.Repository}, {"git.branch", c.Git.Branch}, {"git.folder", c.Git.Folder},
 	} {
 		if needed.value == "" {
 			return fmt.Errorf("%s is missing", needed.key)
@@ -180,17 +155,13 @@ func (c *Config) check() error {
 	if _, err := splitListen(c.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	if err := c.Git.check(); err != nil {
+		return err
+	}
 	if c.Directory == nil {
 		return nil
 	}
-	if c.Directory.URL == "" || c.Directory.Base == "" {
-		return errors.New("directory: url and base are needed")
-	}
-	ldif, err := ldapsync.OpenLDIF(c.Directory.URL, c.Directory.Create, c.Directory.Base)
-	if err != nil {
-		return err
-	}
-	return ldif.Close()
+	return c.Directory.check()
 }
 
 // splitListen checks HOST:PORT and gives the host. Port 0 would be another one at each start, and

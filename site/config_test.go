@@ -134,7 +134,7 @@ func TestConfigRefused(t *testing.T) {
 		"no state":              {replace("state: /var/lib/chancery\n", ""), `state is missing`},
 		"empty secrets":         {replace("secrets: ../secrets", "secrets:"), `secrets is missing`},
 		"no trust":              {replace("trust: ./trust/\n", ""), `trust is missing`},
-		"no repository":         {replace("  repository: config.git\n", ""), `git.repository is missing`},
+		"no repository":         {replace("  repository: config.git\n", ""), `either url or repository is needed`},
 		"no branch":             {replace("  branch: main\n", ""), `git.branch is missing`},
 		"no folder":             {replace("  folder: pki\n", ""), `git.folder is missing`},
 		"no url":                {replace("  url: ldif:directory.ldif\n", ""), `directory: url and base are needed`},

@@ -5,9 +5,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +19,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/crl"
+	"github.com/chancery-ca/chancery/ldapsync"
 	"github.com/chancery-ca/chancery/rpc"
 	"github.com/chancery-ca/chancery/store"
 )
@@ -22,7 +27,8 @@ import (
 // The daemon's own rhythm.
 const (
 	recoverEvery = 10 * time.Second
-	sweepEvery   = time.Hour // of the directory
+	sweepEvery   = time.Hour       // of the directory
+	checkEvery   = 5 * time.Second // of the connection to it
 )
 
 // Daemon is the service: it answers the RPC, pays what is owed, and settles what a crash left open.
@@ -65,6 +71,9 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	}
 	if p.directory != nil {
 		tasks = append(tasks, p.directory.Run, func(ctx context.Context) error { return d.keepSweeping(ctx, p) })
+	}
+	if servers, ok := p.entries.(*ldapsync.LDAP); ok {
+		tasks = append(tasks, func(ctx context.Context) error { return d.keepConnected(ctx, p, servers) })
 	}
 	ended := make(chan error, len(tasks))
 	for _, task := range tasks {
@@ -139,6 +148,29 @@ func (d Daemon) server(p *parts) (*rpc.Server, error) {
 	return server, nil
 }
 
+// ownHosts gives the host names of the service's own certificate; none while init has not made it yet.
+func (c Config) ownHosts() ([]string, error) {
+	text, err := os.ReadFile(c.secret(serverCertFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s is not PEM", c.secret(serverCertFile))
+	}
+	own, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
+	}
+	var hosts []string
+	for _, host := range append([]string{own.Subject.CommonName}, own.DNSNames...) {
+		hosts = append(hosts, strings.ToLower(host))
+	}
+	return hosts, nil
+}
+
 // keepRecovering settles intents whose deadline has passed and forgets secrets whose time is over.
 func (d Daemon) keepRecovering(ctx context.Context, p *parts) error {
 	return every(ctx, recoverEvery, func() {
@@ -151,11 +183,27 @@ func (d Daemon) keepRecovering(ctx context.Context, p *parts) error {
 	})
 }
 
-// keepSweeping repairs what drifted in the directory.
+// keepSweeping repairs what drifted in the directory from time to time.
 func (d Daemon) keepSweeping(ctx context.Context, p *parts) error {
-	return every(ctx, sweepEvery, func() {
-		if _, err := p.directory.Sweep(ctx); err != nil && ctx.Err() == nil {
-			d.Log.Error("the directory is not swept", zap.String("code", "directory.sweep"), zap.Error(err))
+	return every(ctx, sweepEvery, func() { d.sweep(ctx, p) })
+}
+
+func (d Daemon) sweep(ctx context.Context, p *parts) {
+	if _, err := p.directory.Sweep(ctx); err != nil && ctx.Err() == nil {
+		d.Log.Error("the directory is not swept", zap.String("code", "directory.sweep"), zap.Error(err))
+	}
+}
+
+// keepConnected looks after the connection to LDAP servers, so that nobody who asks for a certificate
+// is the first to find it lost. A server that is there again may have been put back, or be another one.
+func (d Daemon) keepConnected(ctx context.Context, p *parts, servers *ldapsync.LDAP) error {
+	d.sweep(ctx, p)
+	return every(ctx, checkEvery, func() {
+		_ = servers.Check(ctx) // who has something to write says why it cannot
+		select {
+		case <-servers.Reconnected():
+			d.sweep(ctx, p)
+		default:
 		}
 	})
 }

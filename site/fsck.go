@@ -75,7 +75,7 @@ type fsck struct {
 	before  signer.State // of the room, from before the log was read
 	books   *audit.Books
 	debts   map[string]store.Debt // by topic and key
-	remote  *gitrepo.Local        // nil if it cannot be read, and then history too
+	remote  gitrepo.Remote        // nil if it cannot be read, and then history too
 	history *review.History
 	seen    int64 // leaves that the largest checkpoint in git covers
 	report  FsckReport
@@ -115,12 +115,12 @@ func (f *fsck) unreadable(ctx context.Context, code, subject, fix string, err er
 }
 
 func (f *fsck) readHistory(ctx context.Context) error {
-	remote, err := gitrepo.OpenLocal(f.config.Git.Repository, f.config.Git.Branch)
+	remote, err := f.config.Git.Open()
 	if err == nil {
 		f.history, err = review.ReadHistory(ctx, remote, f.config.Git.Folder)
 	}
 	if err != nil {
-		return f.unreadable(ctx, "git.unreadable", f.config.Git.Repository, fixRepository, err)
+		return f.unreadable(ctx, "git.unreadable", f.config.Git.Where(), fixRepository, err)
 	}
 	f.remote = remote
 	return nil
@@ -335,18 +335,20 @@ func (f *fsck) checkDirectory(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	ldif, err := ldapsync.OpenLDIF(d.URL, false, d.Base)
+	looked := *d
+	looked.Create = false
+	entries, err := looked.open()
 	if err != nil {
 		return err
 	}
-	loop := &ldapsync.Loop{Store: f.store, Directory: ldif, Now: time.Now}
+	loop := &ldapsync.Loop{Store: f.store, Directory: entries, Now: time.Now}
 	// Of a damaged store it has been said; the directory is not what cannot be read then.
 	unreadable := slices.ContainsFunc(f.report.Findings, func(found Finding) bool { return found.Code == "store.damaged" })
 	err = loop.Compare(ctx, func(drift ldapsync.Drift) {
 		key := string(drift.Purpose) + "/" + drift.Key
 		if drift.Err != nil && !answered(drift.Err) {
 			if !unreadable {
-				f.violation("directory.unreadable", d.URL, fixDirFile, "%v", drift.Err)
+				f.violation("directory.unreadable", d.Where(), fixDirFile, "%v", drift.Err)
 			}
 			unreadable = true // once is enough: every other name says the same
 			return
@@ -360,7 +362,7 @@ func (f *fsck) checkDirectory(ctx context.Context) error {
 		}
 		f.violation("directory.drift", key, fixDirectory, "its entry lacks %v and still has %v", drift.Missing, drift.Extra)
 	})
-	return errors.Join(err, ldif.Close())
+	return errors.Join(err, entries.Close())
 }
 
 // answered tells whether an error is what the directory says of one entry, and not that it is down.

@@ -23,7 +23,7 @@ func (f *fsck) checkGit(ctx context.Context) error {
 	}
 	files, at, err := gitrepo.Read(ctx, f.remote, f.config.Git.Folder)
 	if err != nil {
-		return f.unreadable(ctx, "git.unreadable", f.config.Git.Repository, fixRepository, err)
+		return f.unreadable(ctx, "git.unreadable", f.config.Git.Where(), fixRepository, err)
 	}
 	t := tip{files: files, commit: at.Commit}
 	for _, id := range f.issuersInOrder() {

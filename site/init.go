@@ -93,7 +93,7 @@ func (i Init) Run(ctx context.Context) error {
 	return nil
 }
 
-// maxOrg is how many characters an organisation has at the most: it begins the common name of each CA,
+// maxOrg is how many characters the name of an organisation may have: it begins the common name of each CA,
 // which has up to 64 (RFC 5280 appendix A.1), and " Callers CA G999" has to fit behind it.
 const maxOrg = 48
 
@@ -145,7 +145,7 @@ func (i Init) fill(ctx context.Context, dir string, host ownNames) error {
 	if err := gitrepo.InitBare(config.Git.Repository, config.Git.Branch); err != nil {
 		return err
 	}
-	room, err := startKeyRoom(ctx, i.Bin, dir)
+	room, err := startKeyRoom(ctx, i.Bin, dir, io.Discard)
 	if err != nil {
 		return err
 	}

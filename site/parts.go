@@ -33,7 +33,7 @@ type parts struct {
 	authority *ca.Authority
 	lists     *crl.Loop
 	directory *ldapsync.Loop // nil without a directory
-	ldif      *ldapsync.LDIF
+	entries   directory      // what the loop writes to
 }
 
 // open opens an installation whose key room is running. Missing state is an error.
@@ -64,9 +64,13 @@ func (p *parts) wire(ctx context.Context) error {
 	if err := p.openDirectory(); err != nil {
 		return err
 	}
-	o := ca.Options{Store: p.store, Signer: p.signer, Rand: rand.Reader}
-	if p.ldif != nil {
-		o.Directory = finder{p.ldif}
+	own, err := p.config.ownHosts()
+	if err != nil {
+		return err
+	}
+	o := ca.Options{Store: p.store, Signer: p.signer, Rand: rand.Reader, Reserved: own}
+	if p.entries != nil {
+		o.Directory = finder{p.entries}
 	}
 	if p.authority, err = ca.New(o); err != nil {
 		return err
@@ -97,10 +101,10 @@ func (p *parts) openDirectory() error {
 		return nil
 	}
 	var err error
-	if p.ldif, err = ldapsync.OpenLDIF(d.URL, d.Create, d.Base); err != nil {
+	if p.entries, err = d.open(); err != nil {
 		return err
 	}
-	p.directory = &ldapsync.Loop{Store: p.store, Directory: p.ldif, Log: p.log, Now: time.Now}
+	p.directory = &ldapsync.Loop{Store: p.store, Directory: p.entries, Log: p.log, Now: time.Now}
 	return nil
 }
 
@@ -128,7 +132,7 @@ func (c *Config) publisher(origin string) (*gitrepo.Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the key that signs commits, %s: %w", c.secret(gitKeyFile), err)
 	}
-	remote, err := gitrepo.OpenLocal(c.Git.Repository, c.Git.Branch)
+	remote, err := c.Git.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -148,8 +152,8 @@ func (p *parts) close() error {
 		p.signer.Close()
 	}
 	var err error
-	if p.ldif != nil {
-		err = p.ldif.Close()
+	if p.entries != nil {
+		err = p.entries.Close()
 	}
 	return errors.Join(err, p.store.Close(), p.lock.Close())
 }

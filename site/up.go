@@ -35,7 +35,7 @@ type child struct {
 }
 
 // start runs a program in its own process group, so that a signal from the terminal reaches only this
-// process, which ends its children in order; they die with it if it is killed.
+// process, which stops its children one after the other; they die with it if it is killed.
 func start(bin, name string, stdout, stderr io.Writer, args ...string) (*child, error) {
 	c := &child{name: name, cmd: exec.Command(filepath.Join(bin, name), args...), ended: make(chan struct{}), tail: &tail{to: stderr}}
 	c.cmd.Stdout, c.cmd.Stderr = stdout, c.tail
@@ -106,12 +106,9 @@ func (t *tail) String() string {
 	return strings.TrimSpace(string(t.end))
 }
 
-// startKeyRoom starts the key room of the installation in dir and waits for its hello.
-func startKeyRoom(ctx context.Context, bin, dir string) (*child, error) {
-	return startRoom(ctx, bin, dir, io.Discard)
-}
-
-func startRoom(ctx context.Context, bin, dir string, stderr io.Writer) (*child, error) {
+// startKeyRoom starts the key room of the installation in dir and waits for its hello. Its log goes to
+// stderr.
+func startKeyRoom(ctx context.Context, bin, dir string, stderr io.Writer) (*child, error) {
 	room, err := start(bin, "chancery-keyroom", stderr, stderr, "--config", filepath.Join(dir, "keyroom.json"))
 	if err != nil {
 		return nil, err
@@ -157,7 +154,7 @@ func (u Up) Run(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintln(u.Out, "evaluation: both processes run as one user, so nothing but the process boundary keeps the daemon from the CA keys")
-	room, err := startRoom(ctx, u.Bin, u.Dir, u.Err)
+	room, err := startKeyRoom(ctx, u.Bin, u.Dir, u.Err)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -169,7 +168,7 @@ func loadTree(ctx context.Context, st *statements) (*audit.Tree, error) {
 			if err != nil {
 				return nil, err
 			}
-			if !bytes.Equal(have[:], want[:]) {
+			if have != want {
 				return nil, fmt.Errorf("node %d does not follow from the log at leaf %d", first+int64(j), from+int64(i))
 			}
 		}

@@ -1,8 +1,8 @@
 // Package store is one database: the books (which certificates there are), the log (what happened) and
 // the debts (what the world has yet to be told), changed in one transaction.
 //
-// It may import audit, ca/cert, crashpoint and the database driver. It knows no keys, no network and
-// no policy: who may do what is decided above it.
+// It may import audit, ca/cert, crashpoint, x/mod's tlog and the database driver. It knows no keys, no
+// network and no policy: who may do what is decided above it.
 //
 // It promises:
 //

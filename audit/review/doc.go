@@ -1,8 +1,9 @@
 // Package review is what a reviewer of the log uses: Verify proves or disproves it against what every
 // clone of the configuration repository has seen, and Show tells what it says.
 //
-// It imports audit, ca/cert, store, crl/list and crl/gitrepo. It reads and never writes. The log key comes from the
-// reviewer; the store, the repository and everything in them are untrusted input.
+// It imports audit, ca/cert, store, crl/list, crl/gitrepo and x/mod's tlog. It reads and never writes.
+// The log key comes from the reviewer; the store, the repository and everything in them are untrusted
+// input.
 package review
 
 import (

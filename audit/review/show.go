@@ -158,7 +158,7 @@ func (s *selector) firstPublication(e *audit.CRLPublished) bool {
 
 // WriteTable writes rows as aligned text.
 func WriteTable(w io.Writer, rows iter.Seq2[Row, error]) error {
-	const layout = "%7s  %-20s  %-32s  %-19s  %s\n"
+	const layout = "%7s  %-20s  %-36s  %-19s  %s\n"
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, layout, "INDEX", "TIME", "ACTOR", "EVENT", "SUBJECT") // a failure shows at Flush
 	for row, err := range rows {
@@ -174,7 +174,7 @@ func WriteTable(w io.Writer, rows iter.Seq2[Row, error]) error {
 	return out.Flush()
 }
 
-// WriteJSON writes a line a row: {"index":N,"hash":"...","leaf":L}. L is the leaf octet by octet, so
+// WriteJSON writes one line per row: {"index":N,"hash":"...","leaf":L}. L is the leaf octet by octet, so
 // that whoever cuts it out of the line can compute the hash. A leaf that cannot be read is null and
 // stands in base64 in the member raw.
 func WriteJSON(w io.Writer, rows iter.Seq2[Row, error]) error {

@@ -54,8 +54,9 @@ func GenerateKey(rand io.Reader, kind KeyType) (crypto.Signer, error) {
 	return nil, fmt.Errorf("key type %q cannot be made", clip(string(kind)))
 }
 
-// KeyTypeOf names the kind of a public key and checks that it is one a certificate may carry: a P-256
-// or P-384 point, or RSA of exactly 2048 or 3072 bits with exponent 65537.
+// KeyTypeOf names the kind of a public key: EC on P-256 or P-384, RSA of exactly 2048 or 3072 bits with
+// exponent 65537, or Ed25519. Any other key is an error. Which kinds a certificate may be issued for,
+// SubjectKeyTypes says.
 func KeyTypeOf(public crypto.PublicKey) (KeyType, error) {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:

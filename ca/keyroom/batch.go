@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -31,10 +32,11 @@ func (r *Room) Handle(b signer.Batch) (signer.Reply, error) {
 		reply.Stale = refusal.Code == "log.smaller"
 		return reply, nil
 	}
-	w := &work{room: r, now: r.now().UTC(), leaves: leaves, first: b.From}
+	// Microseconds, as the journal keeps them: a replay must decide as this does.
+	w := &work{room: r, now: r.now().UTC().Truncate(time.Microsecond), leaves: leaves, first: b.From}
 	r.doubtClock(w.now)
 	for i, leaf := range leaves {
-		r.read(b.From+int64(i), b.Leaves[i], leaf.Event)
+		r.read(b.From+int64(i), b.Leaves[i], leaf.Event, w.now)
 	}
 	results := make([]signer.Result, len(b.Calls))
 	for i, call := range b.Calls {
@@ -93,9 +95,7 @@ func (r *Room) checkLeaves(b signer.Batch) ([]audit.Leaf, *signer.Refusal) {
 
 // checkEvent refuses a log that knows more of this room than the room does.
 func (r *Room) checkEvent(index int64, event audit.Event) *signer.Refusal {
-	var told audit.RoomState
-	switch e := event.(type) {
-	case *audit.LogOpened:
+	if e, ok := event.(*audit.LogOpened); ok {
 		if index != 0 || e.Origin != r.config.Origin || e.Room != r.config.Room {
 			return refuse("log.other", "leaf %d opens the log %q of room %q", index, e.Origin, e.Room)
 		}
@@ -103,21 +103,12 @@ func (r *Room) checkEvent(index int64, event audit.Event) *signer.Refusal {
 			return refuse("log.other", "the first leaf names a log, recovery or delivery key that is not this room's")
 		}
 		return nil
-	case *audit.IssueDone:
-		told = e.Room
-	case *audit.IssueAbandoned:
-		told = e.Room
-	case *audit.CRLSigned:
-		told = e.Room
-	case *audit.ServiceStarted:
-		told = e.Room
-	case *audit.LogRecovered:
-		told = e.Room
 	}
 	if index == 0 {
 		return refuse("log.other", "the first leaf does not open a log")
 	}
-	if told.Room != r.config.Room {
+	told, ok := audit.RoomStateIn(event)
+	if !ok || told.Room != r.config.Room {
 		return nil
 	}
 	chain, ok := r.journal.chainAt(told.Sequence)
@@ -196,14 +187,4 @@ func (r *Room) stored(s signature, serial cert.Serial) ([]byte, error) {
 		}
 	}
 	return nil, fmt.Errorf("record %d of the journal does not hold %s", s.record, serial)
-}
-
-// asRefusal turns what went wrong with one call into its answer: a refusal as it is, the codes of the
-// profile as they are, and anything else as the room's own failure.
-func asRefusal(err error) *signer.Refusal {
-	var refusal *signer.Refusal
-	if errors.As(err, &refusal) {
-		return refusal
-	}
-	return profileRefusal(err)
 }

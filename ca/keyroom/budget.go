@@ -21,8 +21,8 @@ func (b *budget) spend(t time.Time) {
 func (b *budget) spent(t time.Time) (hour, day int64) {
 	now := t.Unix() / 60
 	for _, slot := range b.minutes {
-		age := now - slot.minute
-		if slot.count == 0 || age < 0 || age >= int64(len(b.minutes)) {
+		age := now - slot.minute // below zero after the clock went back: that must not free anything
+		if slot.count == 0 || age >= int64(len(b.minutes)) {
 			continue
 		}
 		day += slot.count

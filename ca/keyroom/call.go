@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,10 +18,10 @@ import (
 
 // The room's own limits, besides those of its configuration.
 const (
-	backdate   = time.Hour       // how far before now a notBefore may lie
-	clockSkew  = 5 * time.Minute // how far the daemon's clock may be off
-	numberJump = 1_000_000       // how far a CRL number may rise at once
-	delivery   = 24 * time.Hour  // how long sealed secrets are opened for their caller
+	maxBackdate  = time.Hour       // how far before now a notBefore may lie
+	clockSkew    = 5 * time.Minute // how far the daemon's clock may be off
+	numberJump   = 1_000_000       // how far a CRL number may rise at once
+	deliveryTime = 24 * time.Hour  // how long sealed secrets are opened for their caller
 )
 
 // work is one batch under way: the leaves that came with it are read, its effects not yet durable.
@@ -164,7 +165,7 @@ func (w *work) allowed(intent *audit.IssueIntent) (*issuer, error) {
 	if !ok {
 		return nil, refuse("intent.issuer", "this room has no issuer %.40q", string(intent.Issuer))
 	}
-	if !contains(i.config.Purposes, intent.Purpose) {
+	if !slices.Contains(i.config.Purposes, intent.Purpose) {
 		return nil, refuse("policy.purpose", "issuer %s does not sign for purpose %.20q", intent.Issuer, string(intent.Purpose))
 	}
 	if name, ok := i.config.outside(intent); ok {
@@ -173,7 +174,7 @@ func (w *work) allowed(intent *audit.IssueIntent) (*issuer, error) {
 	if longest := time.Duration(i.config.MaxValidityDays) * 24 * time.Hour; intent.NotAfter.Sub(intent.NotBefore) >= longest {
 		return nil, refuse("policy.validity", "valid for more than %d days", i.config.MaxValidityDays)
 	}
-	if intent.NotBefore.Before(w.now.Add(-backdate)) || intent.NotBefore.After(w.now.Add(clockSkew)) {
+	if intent.NotBefore.Before(w.now.Add(-maxBackdate)) || intent.NotBefore.After(w.now.Add(clockSkew)) {
 		return nil, refuse("intent.not_before", "notBefore %s is too far from the room's clock, %s", stamp(intent.NotBefore), stamp(w.now))
 	}
 	if w.now.After(intent.Deadline) {
@@ -295,12 +296,13 @@ func (w *work) allowedList(index int64, intent *audit.CRLIntent) (*issuer, *big.
 	if !ok || number.String() != intent.Number {
 		return nil, nil, refuse("crl.number", "%.60q is not a number", intent.Number)
 	}
-	last := new(big.Int).Set(i.number)
 	for _, e := range w.effects {
 		if e.kind == didList && e.issuer == intent.Issuer {
-			last.SetString(e.number, 10)
+			// A second list would say the same, and many large ones exhaust memory and journal.
+			return nil, nil, refuse("batch.lists", "one list of %s in a batch", intent.Issuer)
 		}
 	}
+	last := i.number
 	if number.Cmp(last) <= 0 {
 		return nil, nil, refuse("crl.number", "number %s does not follow %s, the last that the room signed", number, last)
 	}
@@ -349,12 +351,12 @@ func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 		return nil, refuse("open.sealed", "these are not the secrets that leaf %d names", again.Intent)
 	case !w.room.holds(intent):
 		return nil, refuse("open.unsigned", "leaf %d announces a certificate that this room has not signed", again.Intent)
-	case w.now.Sub(intent.NotBefore) > delivery+backdate:
+	case w.now.Sub(intent.NotBefore) > deliveryTime+maxBackdate:
 		// The room bounded notBefore when it signed, so this time is not the daemon's to choose.
-		return nil, refuse("open.late", "the secrets of leaf %d are handed out for %s only", again.Intent, delivery)
+		return nil, refuse("open.late", "the secrets of leaf %d are handed out for %s only", again.Intent, deliveryTime)
 	}
 	binding := signer.Binding{Caller: first.Actor.Name, RequestID: intent.RequestID, BodySHA256: intent.BodySHA256}
-	secrets, err := signer.Unseal(w.room.deliver, binding, sealed)
+	secrets, err := signer.Unseal(w.room.delivery, binding, sealed)
 	if err != nil {
 		return nil, refuse("open.sealed", "the secrets do not open under the delivery key")
 	}
@@ -368,26 +370,21 @@ func (r *Room) holds(intent *audit.IssueIntent) bool {
 	return ok && s.tbs == intent.TBSSHA256
 }
 
-// profileRefusal keeps the codes of the profile and the list, and calls the rest a failure of the room.
-func profileRefusal(err error) *signer.Refusal {
+// asRefusal turns what went wrong with one call into its answer. It keeps the codes of the room, the
+// profile and the list, and calls the rest a failure of the room.
+func asRefusal(err error) *signer.Refusal {
+	var refusal *signer.Refusal
 	var p *profile.Refusal
 	var f *list.Fault
 	switch {
+	case errors.As(err, &refusal):
+		return refusal
 	case errors.As(err, &p):
 		return refuse(p.Code, "%s", p.Reason)
 	case errors.As(err, &f):
 		return refuse(f.Code, "%s", f.Reason)
 	}
 	return refuse("room.failed", "%v", err)
-}
-
-func contains(purposes []cert.Purpose, p cert.Purpose) bool {
-	for _, q := range purposes {
-		if p == q {
-			return true
-		}
-	}
-	return false
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

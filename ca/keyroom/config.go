@@ -20,7 +20,7 @@ type Config struct {
 	Socket         string         `json:"socket"`          // Unix socket
 	State          string         `json:"state"`           // folder with the journal and the encrypted keys
 	PassphraseFile string         `json:"passphrase_file"` // opens the keys
-	AllowedUIDs    []int          `json:"allowed_uids"`    // who may connect; empty: only the room's own user
+	AllowedUIDs    []int          `json:"allowed_uids"`    // who may connect besides root; empty: only the room's own user
 	RecoveryKey    string         `json:"recovery_key"`    // verifier key of the offline recovery key
 	Issuers        []IssuerConfig `json:"issuers"`
 	PerHour        int64          `json:"certificates_per_hour"`

@@ -1,6 +1,6 @@
 // Package keyroom is the only code that touches CA keys. It runs in its own process, has no network,
-// and imports only the packages that say what a log, a certificate and a list are, besides x/mod's tlog
-// and note and x/crypto.
+// and imports only the packages that say what a log, a certificate and a list are, the wire in
+// ca/signer, crashpoint, x/mod's tlog and note, and x/crypto.
 //
 // The room is a reader of the log. It is sent every leaf in order, computes the Merkle tree itself, and
 // keeps its own durable position in a journal. It signs a certificate because an issue.intent leaf says

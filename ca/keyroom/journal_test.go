@@ -28,7 +28,7 @@ func (h *hall) reopen(path string) (*Room, error) {
 	from := h.room
 	r := &Room{
 		config: from.config, now: from.now, rand: from.rand, log: from.log, patience: from.patience,
-		logKey: from.logKey, logVKey: from.logVKey, deliver: from.deliver, root: from.root, rootCRL: from.rootCRL,
+		logKey: from.logKey, logVKey: from.logVKey, delivery: from.delivery, root: from.root, rootCRL: from.rootCRL,
 		issuers: make(map[cert.Issuer]*issuer),
 	}
 	for id, i := range from.issuers {

@@ -24,8 +24,8 @@ var (
 	oidAES256CBC = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
 )
 
-// scrypt's cost: 16 MiB and some 50 ms a key, the most that openssl reads by default. The passphrases that Init makes have 150 bits, so the
-// cost is for passphrases that people choose.
+// scrypt's cost: 16 MiB and some 50 ms per key, the most that openssl reads by default. The passphrases
+// that Init makes have 150 bits, so the cost is for those that people choose.
 const (
 	scryptN = 1 << 14
 	scryptR = 8
@@ -101,10 +101,22 @@ func marshalEncrypted(salt, iv, data []byte) ([]byte, error) {
 	})
 }
 
+// readSecret reads a file that nobody but its owner may read.
+func readSecret(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if others := info.Mode().Perm() & 0o077; others != 0 {
+		return nil, fmt.Errorf("%s has mode %04o, so others than its owner may use it: chmod 0400 it, and think about who has read it", path, info.Mode().Perm())
+	}
+	return os.ReadFile(path)
+}
+
 // readKey decrypts the key in the file at path. A wrong passphrase and a damaged file give the same
 // error: CBC cannot tell them apart.
 func readKey(path string, passphrase []byte) (crypto.PrivateKey, error) {
-	text, err := os.ReadFile(path)
+	text, err := readSecret(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading a key: %w", err)
 	}

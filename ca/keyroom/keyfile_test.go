@@ -10,6 +10,7 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,4 +192,25 @@ func withScrypt(t *testing.T, der []byte, edit func(*scryptParams)) []byte {
 	p.KDF.Parameters = marshal(s)
 	e.Algorithm.Parameters = marshal(p)
 	return marshal(e).FullBytes
+}
+
+// TestSecretsForOthers lets others read the passphrase, and then a key.
+func TestSecretsForOthers(t *testing.T) {
+	for _, name := range []string{"secrets/keyroom.passphrase", "keyroom/users.key"} {
+		for _, mode := range []os.FileMode{0o440, 0o404, 0o620} {
+			dir := install(t, noon)
+			path := filepath.Join(dir, name)
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			config, err := LoadConfig(filepath.Join(dir, "keyroom.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Open(Options{Config: config, Build: "test", Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)})
+			if err == nil || !strings.Contains(err.Error(), "chmod 0400") {
+				t.Errorf("%s with mode %04o: %v", name, mode, err)
+			}
+		}
+	}
 }

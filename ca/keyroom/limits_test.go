@@ -44,8 +44,8 @@ func TestOwnLimits(t *testing.T) {
 		{"a purpose that there is not", "policy.purpose", func(w *wanted) { w.Purpose = "ca" }, nil},
 		{"after the deadline", "intent.late", seconds("Deadline", -time.Microsecond), nil},
 		{"at the deadline", "", seconds("Deadline", 0), nil},
-		{"notBefore too old", "intent.not_before", seconds("NotBefore", -backdate-time.Second), nil},
-		{"notBefore just not too old", "", seconds("NotBefore", -backdate), nil},
+		{"notBefore too old", "intent.not_before", seconds("NotBefore", -maxBackdate-time.Second), nil},
+		{"notBefore just not too old", "", seconds("NotBefore", -maxBackdate), nil},
 		{"notBefore in the future", "intent.not_before", seconds("NotBefore", clockSkew+time.Second), nil},
 		{"notBefore just within the skew", "", seconds("NotBefore", clockSkew), nil},
 		{"valid for too long", "policy.validity", seconds("NotAfter", 90*24*time.Hour-profile.Backdate), nil},
@@ -116,6 +116,9 @@ func TestOwnRates(t *testing.T) {
 	check(4, "ok ok ok rate.hour ")
 	h.restart()
 	check(1, "rate.hour ")
+	h.clock.step(-10 * time.Minute) // what was signed is not in the future
+	check(1, "rate.hour ")
+	h.clock.step(10 * time.Minute)
 	h.clock.step(time.Hour)
 	check(3, "ok ok rate.day ")
 	h.restart()

@@ -113,7 +113,7 @@ func TestOpen(t *testing.T) {
 	if r := h.ask(signer.Call{Kind: signer.Open, Index: index, Sealed: sealed}); r.Refused == nil || r.Refused.Code != "index.kind" {
 		t.Errorf("opening on the intent itself: %+v", r)
 	}
-	h.clock.step(delivery + backdate - profile.Backdate)
+	h.clock.step(deliveryTime + maxBackdate - profile.Backdate)
 	if r := open(alice, again(index, intent), sealed); !bytes.Equal(r.Secrets, secrets) {
 		t.Errorf("the secrets do not open in time: %+v", r)
 	}

@@ -59,10 +59,16 @@ func writable(at time.Time) time.Time {
 	return at
 }
 
+// maxDropped bounds what one list drops, and so the journal record that says so.
+const maxDropped = 10_000
+
 // droppable gives the entries that a list of time now may leave out.
 func (r *revoked) droppable(now time.Time) []cert.Serial {
 	var serials []cert.Serial
 	for _, e := range r.entries {
+		if len(serials) == maxDropped {
+			break // the rest leaves with the next list
+		}
 		if e.index < r.heldTo && list.MayDrop(e.notAfter, r.heldTime, now) {
 			serials = append(serials, e.Serial)
 		}

@@ -33,15 +33,15 @@ type Room struct {
 	now    func() time.Time
 	rand   io.Reader
 	log    *slog.Logger
-	// patience is the constant of this name, but in tests.
+	// patience is the constant of this name, except in tests.
 	patience time.Duration
 
-	logKey  note.Signer
-	logVKey string
-	deliver *ecdh.PrivateKey
-	root    []byte // DER
-	rootCRL []byte // DER
-	issuers map[cert.Issuer]*issuer
+	logKey   note.Signer
+	logVKey  string
+	delivery *ecdh.PrivateKey
+	root     []byte // DER
+	rootCRL  []byte // DER
+	issuers  map[cert.Issuer]*issuer
 
 	mu      sync.Mutex
 	journal *journal
@@ -129,7 +129,7 @@ func (r *Room) Close() error {
 func (r *Room) path(name string) string { return filepath.Join(r.config.State, name) }
 
 func readPassphrase(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
+	text, err := readSecret(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key room's passphrase: %w", err)
 	}
@@ -154,7 +154,7 @@ func (r *Room) loadKeys(passphrase []byte) error {
 		return err
 	}
 	var ok bool
-	if r.deliver, ok = key.(*ecdh.PrivateKey); !ok {
+	if r.delivery, ok = key.(*ecdh.PrivateKey); !ok {
 		return errors.New("the delivery key is not an X25519 key")
 	}
 	if r.root, err = readPEM(r.path("root.pem"), "CERTIFICATE"); err != nil {
@@ -229,7 +229,7 @@ func (r *Room) Hello() signer.Hello {
 	return h
 }
 
-func (r *Room) deliveryKey() string { return hex.EncodeToString(r.deliver.PublicKey().Bytes()) }
+func (r *Room) deliveryKey() string { return hex.EncodeToString(r.delivery.PublicKey().Bytes()) }
 
 func (r *Room) state() signer.State {
 	root, chain := r.tree.Root(), r.journal.last()
@@ -255,7 +255,7 @@ func (r *Room) replay(rec record) error {
 		if err != nil {
 			return fmt.Errorf("leaf %d: %w", rec.first+int64(i), err)
 		}
-		r.read(rec.first+int64(i), leaf, decoded.Event)
+		r.read(rec.first+int64(i), leaf, decoded.Event, rec.time)
 	}
 	if r.tree.Root() != rec.root {
 		return errors.New("its leaves do not give its root")
@@ -269,28 +269,32 @@ func (r *Room) replay(rec record) error {
 	return nil
 }
 
-// read follows one leaf of the log.
-func (r *Room) read(index int64, leaf []byte, event audit.Event) {
+// read follows one leaf of the log, which the room has read at the time now of its own clock.
+func (r *Room) read(index int64, leaf []byte, event audit.Event, now time.Time) {
 	r.tree.Append(leaf)
 	switch e := event.(type) {
 	case *audit.RevokeDone:
 		for _, revocation := range e.Revoked {
-			r.revoke(index, revocation)
+			r.revoke(index, revocation, now)
 		}
 	case *audit.IssueDone:
 		if e.Revocation != nil {
-			r.revoke(index, *e.Revocation)
+			r.revoke(index, *e.Revocation, now)
 		}
 	}
 }
 
-func (r *Room) revoke(index int64, rev audit.Revocation) {
+func (r *Room) revoke(index int64, rev audit.Revocation, now time.Time) {
 	s, ok := r.signed[rev.Serial]
 	if !ok {
 		// A list has no entry for a certificate that does not exist (I7).
 		r.log.Error("the log revokes a certificate that this room never signed", "serial", rev.Serial, "index", index)
 		r.barred[rev.Serial] = true
 		return
+	}
+	if rev.At.After(now.Add(clockSkew)) {
+		// Java and NSS trust a certificate until its revocation date has come.
+		rev.At = now
 	}
 	r.issuers[s.issuer].revoked.add(index, rev, s.notAfter)
 }

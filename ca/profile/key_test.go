@@ -40,7 +40,7 @@ func TestBadKeys(t *testing.T) {
 		{"none", nil, "key.type"},
 		{"Ed25519", edwards, "key.type"},
 		{"P-521", p521.Public(), "key.type"},
-		{"off the curve", &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, "key.weak"},
+		{"off the curve", &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, "key.weak"}, //nolint:staticcheck // no other way makes one
 		{"exponent 1", &rsa.PublicKey{N: honest.N, E: 1}, "key.rsa_exponent"},
 		{"exponent 3", &rsa.PublicKey{N: honest.N, E: 3}, "key.rsa_exponent"},
 		{"1024 bits", modulus(new(big.Int).Rsh(honest.N, 1024)), "key.rsa_size"},

@@ -103,7 +103,7 @@ type Batch struct {
 }
 
 // Reply answers a batch. Refused is set when the batch as a whole was refused, and then nothing of it
-// had an effect; Stale when the room has read further than From. Otherwise there is a result a call.
+// had an effect; Stale when the room has read further than From. Otherwise there is one result for each call.
 type Reply struct {
 	State   State    `json:"state"`
 	Stale   bool     `json:"stale,omitempty"`

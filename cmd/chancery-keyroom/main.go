@@ -140,7 +140,7 @@ func confirmClock(args []string) error {
 		return err
 	}
 	if err := room.ConfirmClock(); err != nil {
-		return err // what the journal holds is unknown now, so it is not closed in order
+		return err // what the journal holds is unknown now, so the process ends without closing it
 	}
 	log.Info("clock confirmed")
 	return room.Close()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/chancery-ca/chancery/audit/review"
 	"github.com/chancery-ca/chancery/ca/cert"
-	"github.com/chancery-ca/chancery/crl/gitrepo"
 	"github.com/chancery-ca/chancery/site"
 	"github.com/chancery-ca/chancery/store"
 )
@@ -63,7 +62,7 @@ func verify(ctx context.Context, dir string) (review.Report, error) {
 	if err != nil {
 		return review.Report{}, err
 	}
-	remote, err := gitrepo.OpenLocal(config.Git.Repository, config.Git.Branch)
+	remote, err := config.Git.Open()
 	if err != nil {
 		return review.Report{}, err
 	}

@@ -128,6 +128,9 @@ The keys of the root and of recovery are left in DIR/offline, encrypted; move th
 			if err := i.Run(cmd.Context()); err != nil {
 				return err
 			}
+			if domain == "" {
+				fmt.Fprintln(cmd.OutOrStdout(), "note: without --domain this CA can sign any name")
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "made %s; move %s off this machine, then run: chancery up %s\n",
 				args[0], filepath.Join(args[0], "offline"), args[0])
 			return nil
@@ -144,11 +147,11 @@ func upCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "up DIR",
 		Short: "Run both processes of an installation, for evaluation",
-		Long: `Run the key room and the daemon of the installation in DIR, both as the present user, until SIGINT or
+		Long: `Run the key room and the daemon of the installation in DIR, both as the current user, until SIGINT or
 SIGTERM. A line "ready https://HOST:PORT/RPC2" says that calls are answered; the logs go to stderr. If one
 of the two ends by itself the other is stopped, and the exit code is 3.
 
-That is for evaluation: in earnest each runs alone, as a user of its own, with --config.`,
+That is for evaluation: in production each runs on its own, as a user of its own, with --config.`,
 		Args: exactly(1, "DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bin, err := binaries()

@@ -83,7 +83,7 @@ func run(args []string, out io.Writer) error {
 	}.Run(ctx)
 }
 
-// newLogger writes JSON to stderr, a line an event, with no sampling and no stack traces.
+// newLogger writes JSON to stderr, one line per event, with no sampling and no stack traces.
 func newLogger() *zap.Logger {
 	encoder := zap.NewProductionEncoderConfig()
 	encoder.EncodeTime = zapcore.RFC3339NanoTimeEncoder

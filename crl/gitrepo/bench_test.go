@@ -12,7 +12,7 @@ import (
 
 // fill makes a repository with that many files of others, packed as a server
 // would have them.
-func fill(b *testing.B, files int) *Local {
+func fill(b *testing.B, files int) string {
 	path := newBare(b)
 	var script strings.Builder
 	script.WriteString("commit refs/heads/main\ncommitter Alice <alice@example.org> 1700000000 +0000\ndata 4\nbase\n")
@@ -22,10 +22,10 @@ func fill(b *testing.B, files int) *Local {
 	}
 	gitIn(b, path, script.String()+"\n", "fast-import", "--quiet")
 	git(b, path, "repack", "-adq")
-	return openMain(b, path)
+	return path
 }
 
-func publishTimes(b *testing.B, l *Local, n int) (wall time.Duration, allocated uint64) {
+func publishTimes(b *testing.B, l Remote, n int) (wall time.Duration, allocated uint64) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	start := time.Now()
@@ -47,13 +47,22 @@ func publishTimes(b *testing.B, l *Local, n int) (wall time.Duration, allocated 
 // 20,000 other files, and how many times what it costs beside 10. The two
 // repositories take turns, so that a slow moment of the disk hits both.
 func BenchmarkPublish(b *testing.B) {
-	small, large := fill(b, 10), fill(b, 20_000)
+	compare(b, openMain(b, fill(b, 10)), openMain(b, fill(b, 20_000)))
+}
+
+// BenchmarkPublishHTTPS is the same through git http-backend: three lists of references, a push and the
+// fetch that reads it back.
+func BenchmarkPublishHTTPS(b *testing.B) {
+	compare(b, overTLS(b, fill(b, 10), nil).open(b), overTLS(b, fill(b, 20_000), nil).open(b))
+}
+
+func compare(b *testing.B, small, large Remote) {
 	publishTimes(b, small, 3)
 	publishTimes(b, large, 3)
 	var wall [2]time.Duration
 	var bytes [2]uint64
 	for b.Loop() {
-		for i, l := range []*Local{small, large} {
+		for i, l := range []Remote{small, large} {
 			w, a := publishTimes(b, l, 1)
 			wall[i] += w
 			bytes[i] += a

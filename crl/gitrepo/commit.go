@@ -42,19 +42,29 @@ func parseCommit(raw []byte) (commit, error) {
 			}
 			c.parents = append(c.parents, plumbing.NewHash(value))
 		case "committer":
-			when := strings.Fields(value[strings.LastIndexByte(value, '>')+1:])
-			if len(when) == 0 {
-				return commit{}, fmt.Errorf("%w: malformed committer line", ErrHostile)
-			}
-			seconds, err := strconv.ParseInt(when[0], 10, 64)
-			if err != nil {
-				return commit{}, fmt.Errorf("%w: malformed committer line", ErrHostile)
-			}
-			c.time = time.Unix(seconds, 0).UTC()
+			c.time = claimedTime(value)
 		}
 	}
 	return c, nil
 }
+
+// claimedTime reads the time of a committer line; the zero time if there is none. git takes commits with
+// times that nobody can read, so one push by anybody must not keep ours out or the history from being
+// read.
+func claimedTime(committer string) time.Time {
+	when := strings.Fields(committer[strings.LastIndexByte(committer, '>')+1:])
+	if len(when) == 0 {
+		return time.Time{}
+	}
+	seconds, err := strconv.ParseInt(when[0], 10, 64)
+	if err != nil || seconds < 0 || seconds > latestTime {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
+}
+
+// latestTime is the last second of the year 9999.
+const latestTime = 253402300799
 
 func isHash(s string) bool {
 	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""

@@ -11,6 +11,9 @@
 // its hash recomputed; a folder that somebody replaced by a link, a file or a
 // submodule is refused with ErrHostile, never followed.
 //
+// The branch is one of a bare repository on this machine (Local), or one on a
+// git server, over https or ssh (Hosted).
+//
 // It imports the standard library, go-git's object storage, sshsig,
 // x/crypto/ssh and crashpoint, and nothing else of ours.
 package gitrepo
@@ -61,12 +64,16 @@ type Object struct {
 // Remote is one branch of a repository, wherever that is.
 type Remote interface {
 	// Fetch returns the newest tip and a reader of its objects: the commits
-	// reachable from it as far back as the one last pushed here (History needs
-	// all of them), the trees on the path to the folder, and the folder.
+	// reachable from it as far back as the one last pushed here, the trees on
+	// the path to the folder, and the folder.
 	Fetch(ctx context.Context) (Tip, *Objects, error)
+	// FetchAll is Fetch with all commits that are reachable from the tip, and
+	// the folder in each. On a server that takes a while.
+	FetchAll(ctx context.Context) (Tip, *Objects, error)
 	// Push stores the objects and then moves the branch from old to commit,
 	// if it still is at old, durably; otherwise nothing changes and the error
-	// is ErrMoved. After any other error the branch may have moved.
+	// is ErrMoved, or ErrRefused if the server would not have the commit. After
+	// any other error the branch may have moved.
 	Push(ctx context.Context, old Tip, commit plumbing.Hash, objects []Object) error
 }
 

@@ -67,7 +67,7 @@ func History(ctx context.Context, from Remote, folder string, each func(*Commit)
 	if err != nil {
 		return fmt.Errorf("folder: %w", err)
 	}
-	tip, objects, err := from.Fetch(ctx)
+	tip, objects, err := from.FetchAll(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the branch: %w", err)
 	}

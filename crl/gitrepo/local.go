@@ -129,6 +129,9 @@ func (l *Local) Fetch(ctx context.Context) (Tip, *Objects, error) {
 	return Tip{Commit: id}, l.objects, nil
 }
 
+// FetchAll is Fetch: all is here.
+func (l *Local) FetchAll(ctx context.Context) (Tip, *Objects, error) { return l.Fetch(ctx) }
+
 // Push stores the objects, then moves the branch. A crash in between leaves
 // objects that nothing refers to, which git prunes in time.
 func (l *Local) Push(ctx context.Context, old Tip, commit plumbing.Hash, objects []Object) error {

@@ -31,17 +31,21 @@ func increment(now Files) (Change, error) {
 // process repacks. Nobody's commit is lost, and nobody's fails for good.
 func TestNativePushesWhileWePublish(t *testing.T) {
 	path := newBare(t)
-	publish(t, openMain(t, path), Files{"a": []byte("1")})
-	work := filepath.Join(t.TempDir(), "work")
-	git(t, ".", "clone", "-q", path, work)
+	raceNative(t, path, openMain(t, path), 12, 0)
+}
+
+// raceNative expects that both sides get that many commits in. Native git rests after each push.
+func raceNative(t *testing.T, path string, l Remote, enough int, rest time.Duration) {
+	publish(t, l, Files{"a": []byte("1")})
+	work := clone(t, path)
 
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	var others sync.WaitGroup
-	var pushed atomic.Int64
+	var pushed atomic.Int32
 	others.Go(func() {
-		for n := int64(1); ctx.Err() == nil; n++ {
-			os.WriteFile(filepath.Join(work, "theirs"), []byte(strconv.FormatInt(n, 10)), 0o644)
+		for n := 1; ctx.Err() == nil; n++ {
+			os.WriteFile(filepath.Join(work, "theirs"), []byte(strconv.Itoa(n)), 0o644)
 			for _, args := range [][]string{{"add", "-A"}, {"commit", "-qm", fmt.Sprintf("theirs %d", n)}} {
 				if out, err := gitCommand(work, args...).CombinedOutput(); err != nil {
 					t.Errorf("%v: %s", args, out)
@@ -54,7 +58,8 @@ func TestNativePushesWhileWePublish(t *testing.T) {
 					return
 				}
 			}
-			pushed.Store(n)
+			pushed.Store(int32(n))
+			time.Sleep(rest)
 		}
 	})
 	others.Go(func() {
@@ -64,10 +69,8 @@ func TestNativePushesWhileWePublish(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 	})
-	const enough = 12
 	ours := 0
-	l := openMain(t, path)
-	for start := time.Now(); (ours < enough || pushed.Load() < enough) && time.Since(start) < 3*time.Minute; ours++ {
+	for start := time.Now(); (ours < enough || int(pushed.Load()) < enough) && time.Since(start) < 3*time.Minute; ours++ {
 		_, changed, err := publisher(l).Publish(context.Background(), increment)
 		for errors.Is(err, ErrMoved) { // ten races lost: the caller's turn to insist
 			_, changed, err = publisher(l).Publish(context.Background(), increment)

@@ -14,9 +14,9 @@ import (
 	"github.com/chancery-ca/chancery/ca/cert"
 )
 
-// BenchmarkSign signs a list of encoded entries into a buffer that is used again. "x-floor" is its time by what cannot be left out, the
-// SHA-256 of the same number of octets and one signature, measured between its own rounds;
-// "x-floor-checked" counts the verification of the signature into the floor.
+// BenchmarkSign signs a list of encoded entries into a buffer that is used again. "x-floor" is its time
+// by what cannot be left out, the SHA-256 of the same number of octets and one signature, measured
+// between its own rounds; "x-floor-checked" counts the verification of the signature into the floor.
 func BenchmarkSign(b *testing.B) {
 	ca := newCA(b, cert.P256, "Issuer", nil)
 	for _, n := range []int{1000, 10_000, 100_000} {

@@ -86,10 +86,23 @@ func cutBlock(file []byte) (der, rest []byte, err error) {
 // one list for each of them and in their order, each verified and current at the time now, and none of
 // anyone else. Several chains under one root are checked as one: their issuers, then what they share.
 func CheckBundle(file []byte, chain []*x509.Certificate, now time.Time) error {
+	_, err := ReadBundle(file, chain, now)
+	return err
+}
+
+// ReadBundle gives the lists of a file that CheckBundle lets pass, in their order, which is the chain's.
+func ReadBundle(file []byte, chain []*x509.Certificate, now time.Time) ([]*List, error) {
 	lists, err := ParseBundle(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	if err := judge(lists, chain, now); err != nil {
+		return nil, err
+	}
+	return lists, nil
+}
+
+func judge(lists []*List, chain []*x509.Certificate, now time.Time) error {
 	place := map[string]int{}
 	for i, ca := range chain {
 		place[string(ca.RawSubject)] = i

@@ -38,9 +38,9 @@ func (l *List) Verify(issuer *x509.Certificate) error {
 	return nil
 }
 
-// Current judges a list by itself at the time now. The dates of its entries are not judged: every
-// consumer refuses the certificate whatever the date, and to hold back a list for a wrong clock would
-// leave the certificate in use.
+// Current judges a list by itself at the time now. The dates of its entries are not judged: to hold back
+// a list for a wrong clock would leave every certificate on it in use. That no entry has a date to come,
+// for which Java and NSS would wait, is the key room's to see to.
 func (l *List) Current(now time.Time) error {
 	switch {
 	case !l.NextUpdate.After(l.ThisUpdate):

@@ -34,7 +34,8 @@ func DecodeCall(body []byte) (Call, error) {
 func DecodeResponse(body []byte) (any, error) {
 	value, fault, err := decodeResponse(body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+		// Its text alone: a *Fault in the chain would pass for one that the service sent.
+		return nil, fmt.Errorf("%w: %s", ErrMalformed, err.Error())
 	}
 	if fault != nil {
 		return nil, fault

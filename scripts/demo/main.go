@@ -25,6 +25,8 @@ import (
 
 	_ "modernc.org/sqlite"
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/chancery-ca/chancery/ca/cert"
 )
 
 func main() {
@@ -176,7 +178,7 @@ func (d *demo) walk(ctx context.Context) error {
 		fmt.Fprintf(d.out, "   list %v of %v is %v in commit %v\n", l["number"], l["issuer"], l["state"], l["commit"])
 	}
 	d.title("what configuration management pulls")
-	if err := d.show(ctx, "git", "--git-dir", filepath.Join(d.dir, "config.git"), "log", "--format=%h %s", "--", "pki"); err != nil {
+	if err := d.show(ctx, "git", "--git-dir", filepath.Join(d.dir, "config.git"), "log", "--oneline", "--", "pki"); err != nil {
 		return err
 	}
 	d.title("what the reviewer sees of bob")
@@ -215,8 +217,8 @@ func (d *demo) open(detail map[string]any) error {
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "password %s opens it: key, certificate and chain\n   subject %s\n   issuer  %s\n   serial  %x, until %s\n",
-		detail["password"], leaf.Subject, leaf.Issuer, leaf.SerialNumber, leaf.NotAfter.Format(time.DateOnly))
+	fmt.Fprintf(d.out, "password %s opens it: key, certificate and chain\n   subject %s\n   issuer  %s\n   serial  %s, until %s\n",
+		detail["password"], leaf.Subject, leaf.Issuer, cert.SerialOf(leaf.SerialNumber), leaf.NotAfter.Format(time.DateOnly))
 	return nil
 }
 

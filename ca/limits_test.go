@@ -1,0 +1,146 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// An id that was made for the caller is an id like any other: when the answer was lost, asking under it
+// ends in the one certificate, and is no repetition.
+func TestMadeIDIsForRetries(t *testing.T) {
+	w := newWorld(t)
+	w.wire.once(signer.SignCert, cutAfter)
+	c := call("call-1", "x")
+	c.Made = true
+	r := w.request(cert.User, "Alice")
+	_, err := w.authority.Issue(t.Context(), c, r)
+	stillUnknown(t, err)
+	c.Made = false
+	first, err := w.authority.Issue(t.Context(), c, r)
+	w.must(err)
+	again, err := w.authority.Issue(t.Context(), c, r)
+	w.must(err)
+	w.same(first, again)
+	if n := w.room.Hello().State.Certificates; n != 1 || first.RequestID != "call-1" {
+		t.Errorf("%d certificates, the answer to %s", n, first.RequestID)
+	}
+}
+
+// While every place for making RSA keys is taken, plans and repetitions are answered, since they need
+// none; who needs one waits, and is let go with nothing done.
+func TestRSAKeysWaitForAPlace(t *testing.T) {
+	w := newWorld(t)
+	r := w.request(cert.User, "Alice")
+	r.KeyType = cert.RSA3072
+	c := call("call-1", "x")
+	c.Made = true
+	first, err := w.authority.Issue(t.Context(), c, r)
+	w.must(err)
+	for range cap(w.authority.rsa) {
+		w.authority.rsa <- struct{}{}
+	}
+	from := w.head()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	plan := call("plan", "y")
+	plan.Plan = true
+	planned, err := w.authority.Issue(ctx, plan, r)
+	w.must(err)
+	if planned.Code != "plan.issue" || planned.NotAfter.Before(first.NotAfter) {
+		t.Errorf("%+v", planned)
+	}
+	c.RequestID = "call-2"
+	if _, err := w.authority.Issue(ctx, c, r); refusalOf(t, err).Code != "request.repeated" {
+		t.Error(err)
+	}
+	if _, err := w.authority.Issue(ctx, call("two", "z"), r); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without a place: %v", err)
+	}
+	if w.head() != from {
+		t.Errorf("the log says %s", w.types(from))
+	}
+	<-w.authority.rsa
+	if _, err := w.authority.Issue(t.Context(), call("two", "z"), r); err != nil {
+		t.Error(err)
+	}
+}
+
+// The names of the service itself are not for callers: neither a certificate, whatever its common name,
+// nor the end of the one that there is.
+func TestReservedNames(t *testing.T) {
+	w := newWorld(t)
+	w.authority.reserved = []string{"ca.example.org"}
+	own := w.request(cert.Server, "ca.example.org")
+	hidden := w.request(cert.Server, "www.example.org")
+	hidden.SANs.DNS = append(hidden.SANs.DNS, "ca.example.org")
+	from := w.head()
+	for what, r := range map[string]IssueRequest{"common name": own, "further name": hidden} {
+		for _, plan := range []bool{false, true} {
+			c := call(what, "x")
+			c.Plan = plan
+			if _, err := w.authority.Issue(t.Context(), c, r); refusalOf(t, err).Code != "name.reserved" {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	if w.head() != from {
+		t.Errorf("the log says %s", w.types(from))
+	}
+	ceremony := call("own", "x")
+	ceremony.Who = audit.Actor{Kind: audit.ByCeremony, Name: "init"}
+	issued, err := w.authority.Issue(t.Context(), ceremony, own)
+	w.must(err)
+	for what, r := range map[string]RevokeRequest{
+		"serial": {Serial: issued.Serial}, "name": {Names: names(w, "ca.example.org", cert.Server)},
+	} {
+		if _, err := w.revokeBy(what, r); refusalOf(t, err).Code != "name.reserved" {
+			t.Errorf("revoking by %s: %v", what, err)
+		}
+	}
+	if c := w.certificate(issued.Serial); c.State != store.StateLive {
+		t.Errorf("it is %s", c.State)
+	}
+}
+
+// Who asks for a serial that no grant covers learns what somebody learns who asks for none at all; only
+// the log may know more.
+func TestRevokeSerialOfAnother(t *testing.T) {
+	w := newWorld(t)
+	issued := w.issue("one", "Alice")
+	no := errors.New("rule 7 does not cover it")
+	deny := func(store.Certificate) (string, error) { return "", no }
+	for _, plan := range []bool{false, true} {
+		c := call("r", "x")
+		c.Plan = plan
+		_, err := w.authority.Revoke(t.Context(), c, RevokeRequest{Serial: issued.Serial, May: deny})
+		_, none := w.authority.Revoke(t.Context(), c, RevokeRequest{Serial: "7f00", May: deny})
+		got, want := refusalOf(t, err), refusalOf(t, none)
+		if got.Code != "certificate.unknown" || got.Error() != want.Error() || !strings.Contains(got.Record, no.Error()) {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+}
+
+// The newest of what may be seen is told, and no more is looked into.
+func TestStatusOfMany(t *testing.T) {
+	w := newWorld(t)
+	var serials []cert.Serial
+	for _, id := range []string{"one", "two", "three", "four"} {
+		serials = append(serials, w.issue(id, "Alice").Serial)
+	}
+	all, err := w.authority.Status(t.Context(), StatusRequest{
+		Names: names(w, "Alice", cert.User), Most: 2, See: func(c store.Certificate) bool { return c.Serial != serials[3] },
+	})
+	w.must(err)
+	if len(all) != 2 || all[0].Serial != serials[1] || all[1].Serial != serials[2] {
+		t.Errorf("%+v, want the second and third of %v", all, serials)
+	}
+}

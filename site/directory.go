@@ -1,0 +1,135 @@
+package site
+
+import (
+	"errors"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ldapsync"
+)
+
+// DirectoryConfig says where certificates are published: a file of entries, or LDAP servers.
+type DirectoryConfig struct {
+	// URL is ldif:///absolute/path, ldif:relative/path, ldaps://HOST, ldap://HOST, which always means
+	// StartTLS, or ldapi:///path of a socket. This or URLs.
+	URL string `yaml:"url,omitempty"`
+	// URLs are several LDAP servers of one directory, tried in this order.
+	URLs []string `yaml:"urls,omitempty"`
+	// Base is the DN below which the entries are. Not needed with User.Base and Server.Base.
+	Base string `yaml:"base,omitempty"`
+	// Create makes an entry where none is, in a file. Optional; false: such a request is refused.
+	Create bool `yaml:"create,omitempty"`
+
+	// What follows is for LDAP.
+
+	// CA is a file with the CAs of the servers' certificates, PEM. Optional; those of the system.
+	CA string `yaml:"ca,omitempty"`
+	// ClientCert and ClientKey are files, PEM, for SASL EXTERNAL over TLS.
+	ClientCert string `yaml:"client_cert,omitempty"`
+	ClientKey  string `yaml:"client_key,omitempty"`
+	// BindDN and PasswordFile are for a simple bind. Optional; without them the bind is SASL EXTERNAL.
+	BindDN       string `yaml:"bind_dn,omitempty"`
+	PasswordFile string `yaml:"password_file,omitempty"`
+	// User and Server say how the entry of a name is found. Optional.
+	User   PlaceConfig `yaml:"user,omitempty"`
+	Server PlaceConfig `yaml:"server,omitempty"`
+}
+
+// PlaceConfig says where the entries of one purpose are.
+type PlaceConfig struct {
+	// Base is the DN that they are below. Optional; ou=people or ou=hosts below the base of all.
+	Base string `yaml:"base,omitempty"`
+	// Filter finds the entry of a name, which stands for {cn} in it. Optional; by the common name,
+	// among objects of the class inetOrgPerson or device.
+	Filter string `yaml:"filter,omitempty"`
+}
+
+// directory is what certificates are published to.
+type directory interface {
+	ldapsync.Directory
+	Close() error
+}
+
+func (d *DirectoryConfig) paths() []*string {
+	return []*string{&d.CA, &d.ClientCert, &d.ClientKey, &d.PasswordFile}
+}
+
+// absolute makes the path in an ldif URL absolute.
+func (d *DirectoryConfig) absolute(base string) {
+	if path, ok := strings.CutPrefix(d.URL, "ldif:"); ok && path != "" && !strings.HasPrefix(path, "//") {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(base, path)
+		}
+		d.URL = (&url.URL{Scheme: "ldif", Path: path}).String()
+	}
+}
+
+// Where names the directory.
+func (d *DirectoryConfig) Where() string { return strings.Join(d.urls(), " ") }
+
+func (d *DirectoryConfig) urls() []string {
+	if d.URL != "" {
+		return []string{d.URL}
+	}
+	return d.URLs
+}
+
+func (d *DirectoryConfig) check() error {
+	if (d.URL == "") == (len(d.URLs) == 0) || d.Base == "" && (d.User.Base == "" || d.Server.Base == "") {
+		return errors.New("directory: url and base are needed")
+	}
+	if !strings.HasPrefix(d.URL, "ldap") && len(d.URLs) == 0 {
+		if d.Base == "" || d.ldap() != (ldapKeys{}) {
+			return errors.New("directory: a file needs base, and may have create; the other keys are for LDAP")
+		}
+	} else if d.Create {
+		return errors.New("directory.create is for a file; in LDAP, entries are made by those who keep it")
+	}
+	opened, err := d.open()
+	if err != nil {
+		return err
+	}
+	return opened.Close()
+}
+
+// ldapKeys are the keys that a file has no use for.
+type ldapKeys struct {
+	CA, ClientCert, ClientKey, BindDN, PasswordFile string
+	User, Server                                    PlaceConfig
+}
+
+func (d *DirectoryConfig) ldap() ldapKeys {
+	return ldapKeys{d.CA, d.ClientCert, d.ClientKey, d.BindDN, d.PasswordFile, d.User, d.Server}
+}
+
+// open opens the directory, without asking it anything yet.
+func (d *DirectoryConfig) open() (directory, error) {
+	if !strings.HasPrefix(d.URL, "ldap") && len(d.URLs) == 0 {
+		ldif, err := ldapsync.OpenLDIF(d.URL, d.Create, d.Base)
+		if err != nil {
+			return nil, err // not a directory that holds a nil
+		}
+		return ldif, nil
+	}
+	places := ldapsync.DefaultPlaces(d.Base)
+	for purpose, p := range map[cert.Purpose]PlaceConfig{cert.User: d.User, cert.Server: d.Server} {
+		place := places[purpose]
+		if p.Base != "" {
+			place.Base = p.Base
+		}
+		if p.Filter != "" {
+			place.Filter = p.Filter
+		}
+		places[purpose] = place
+	}
+	servers, err := ldapsync.OpenLDAP(ldapsync.LDAPConfig{
+		URLs: d.urls(), CA: d.CA, ClientCert: d.ClientCert, ClientKey: d.ClientKey,
+		BindDN: d.BindDN, PasswordFile: d.PasswordFile, Places: places,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return servers, nil
+}

@@ -1,0 +1,109 @@
+package site
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/chancery-ca/chancery/crl/gitrepo"
+)
+
+// GitConfig says where lists are published: a bare repository on this machine, or one on a git server.
+type GitConfig struct {
+	// URL is https://HOST/PATH, ssh://USER@HOST/PATH or file:///PATH. This or Repository.
+	URL string `yaml:"url,omitempty"`
+	// Repository is the path of a bare repository on this machine.
+	Repository string `yaml:"repository,omitempty"`
+	Branch     string `yaml:"branch"`
+	// Folder is the only one that is written, for instance pki.
+	Folder string `yaml:"folder"`
+	// Username and the file with the password, for https. Optional.
+	Username     string `yaml:"username,omitempty"`
+	PasswordFile string `yaml:"password_file,omitempty"`
+	// ClientCert and ClientKey are files, PEM, for https. Optional.
+	ClientCert string `yaml:"client_cert,omitempty"`
+	ClientKey  string `yaml:"client_key,omitempty"`
+	// CA is a file with the CAs of the server's certificate, PEM. Optional; those of the system.
+	CA string `yaml:"ca,omitempty"`
+	// SSHKey and KnownHosts are files: the deploy key, without a passphrase, and the server's keys.
+	// Both are needed for ssh.
+	SSHKey     string `yaml:"ssh_key,omitempty"`
+	KnownHosts string `yaml:"known_hosts,omitempty"`
+}
+
+// Where names the repository.
+func (g *GitConfig) Where() string {
+	if g.URL != "" {
+		return g.URL
+	}
+	return g.Repository
+}
+
+// local is the path of the repository if it is on this machine.
+func (g *GitConfig) local() (path string, ok bool) {
+	if path, ok := strings.CutPrefix(g.URL, "file://"); ok {
+		return path, true
+	}
+	return g.Repository, g.URL == ""
+}
+
+func (g *GitConfig) paths() []*string {
+	return []*string{&g.Repository, &g.PasswordFile, &g.ClientCert, &g.ClientKey, &g.CA, &g.SSHKey, &g.KnownHosts}
+}
+
+// check looks at what can be judged without the files.
+func (g *GitConfig) check() error {
+	switch {
+	case (g.URL == "") == (g.Repository == ""):
+		return errors.New("git: either url or repository is needed")
+	case g.Branch == "":
+		return errors.New("git.branch is missing")
+	case g.Folder == "":
+		return errors.New("git.folder is missing")
+	}
+	path, ok := g.local()
+	if !ok {
+		return g.checkServer()
+	}
+	if !strings.HasPrefix(path, "/") {
+		return fmt.Errorf("git.url: %q is not file:///PATH", g.URL)
+	}
+	if g.access() != (gitrepo.Access{}) {
+		return errors.New("git: a repository on this machine needs no name, key or certificate")
+	}
+	return nil
+}
+
+func (g *GitConfig) checkServer() error {
+	u, err := gitrepo.ParseURL(g.URL)
+	if err != nil {
+		return fmt.Errorf("git.url: %w", err)
+	}
+	if err := g.access().Check(u.Scheme); err != nil {
+		return fmt.Errorf("git: %w", err)
+	}
+	return nil
+}
+
+func (g *GitConfig) access() gitrepo.Access {
+	return gitrepo.Access{
+		Username: g.Username, PasswordFile: g.PasswordFile, ClientCert: g.ClientCert, ClientKey: g.ClientKey, CA: g.CA,
+		SSHKey: g.SSHKey, KnownHosts: g.KnownHosts,
+	}
+}
+
+// Open opens the repository. One on a server is not asked before it is read.
+func (g *GitConfig) Open() (gitrepo.Remote, error) {
+	if path, ok := g.local(); ok {
+		remote, err := gitrepo.OpenLocal(path, g.Branch)
+		if err != nil {
+			return nil, err // not a Remote that holds a nil
+		}
+		return remote, nil
+	}
+	remote, err := gitrepo.OpenHosted(g.URL, g.Branch, g.Folder, g.access())
+	if err != nil {
+		return nil, err
+	}
+	return remote, nil
+}
