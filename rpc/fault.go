@@ -72,10 +72,10 @@ func explain(err error) *no {
 	switch {
 	case errors.Is(err, signer.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &no{code: "outcome.unknown", failed: true,
-			reason: "it is not known yet how this ended; ask again with the same request_id, nothing will be done twice"}
+			reason: "it is not known yet how this ended; ask again with the request_id of this answer, nothing will be done twice"}
 	case errors.Is(err, signer.ErrUnreachable):
 		return &no{code: "keyroom.unreachable", failed: true,
-			reason: "the key room is not there, nothing was signed; ask again later with the same request_id"}
+			reason: "the key room is not there, nothing was signed; ask again later with the request_id of this answer"}
 	case errors.Is(err, signer.ErrStoreBehind), room == "log.smaller":
 		return &no{code: "store.behind", failed: true,
 			reason: "nothing is signed, because the store is older than the key room: the operator of the CA must run chancery recover"}

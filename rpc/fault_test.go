@@ -117,7 +117,7 @@ func TestMadeID(t *testing.T) {
 	var a client.Answer
 	w.must(c.Call(t.Context(), "ca.issue", object{"purpose": "user", "cn": "alice"}, &a))
 	id, _ := detail(t, a)["request_id"].(string)
-	if a.OK || !strings.HasPrefix(id, "call-") || !strings.Contains(a.Msg, "same request_id") {
+	if a.OK || !strings.HasPrefix(id, "call-") || !strings.Contains(a.Msg, "the request_id of this answer") {
 		t.Fatalf("%s %s", a.Msg, a.Detail)
 	}
 	w.startRoom()

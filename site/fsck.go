@@ -360,7 +360,12 @@ func (f *fsck) checkDirectory(ctx context.Context) error {
 			f.violation("directory.drift", key, fixDirectory, "%v", drift.Err)
 			return
 		}
-		f.violation("directory.drift", key, fixDirectory, "its entry lacks %v and still has %v", drift.Missing, drift.Extra)
+		if len(drift.Missing) > 0 {
+			f.violation("directory.drift", key, fixDirectory, "its entry lacks %v", drift.Missing)
+		}
+		if len(drift.Extra) > 0 {
+			f.violation("directory.drift", key, fixDirectory, "its entry still has %v", drift.Extra)
+		}
 	})
 	return errors.Join(err, entries.Close())
 }

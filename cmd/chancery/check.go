@@ -75,10 +75,14 @@ func printFsck(w io.Writer, report site.FsckReport, output string) error {
 			report.Leaves, report.Certificates, report.Revoked, report.Checkpoints)
 	}
 	if n := report.Violations(); n > 0 {
-		return fmt.Errorf("%w: %d violations", errIntegrity, n)
+		return fmt.Errorf("%w: violations: %d", errIntegrity, n)
 	}
 	if output != "json" {
-		fmt.Fprintln(w, "clean")
+		if pending := len(report.Findings); pending > 0 {
+			fmt.Fprintf(w, "clean, pending: %d\n", pending)
+		} else {
+			fmt.Fprintln(w, "clean")
+		}
 	}
 	return nil
 }

@@ -30,6 +30,11 @@ func TestHookOnTheServer(t *testing.T) {
 		if _, changed, err := publisher(h).Publish(context.Background(), increment); err != nil || !changed {
 			t.Error(changed, err)
 		}
+		// And so does a merge of what others did on an older state.
+		git(t, work, "fetch", "-q")
+		commitAll(t, work, "theirs", "2")
+		git(t, work, "merge", "-q", "-m", "merged", "origin/main")
+		git(t, work, "push", "-q", "origin", "main")
 		// Somebody with another key.
 		stranger := publisher(h)
 		private, _ := newKey(t)
@@ -167,7 +172,7 @@ func late(h *Hosted, old Tip, commit string, objects ...Object) error {
 	if err != nil {
 		return err
 	}
-	defer e.close()
+	defer func() { _ = e.close() }()
 	request, err := update(h.ref, plumbing.NewHash(old.Commit), plumbing.NewHash(commit), objects)
 	if err != nil {
 		return err

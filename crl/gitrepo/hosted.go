@@ -180,7 +180,7 @@ func (h *Hosted) Fetch(ctx context.Context) (tip Tip, objects *Objects, err erro
 		return Tip{}, nil, explain(ctx, err)
 	}
 	next, err := h.catchUp(ctx, e, a, h.known)
-	if err != nil && h.known != nil && ctx.Err() != nil {
+	if err != nil && h.known != nil && ctx.Err() == nil {
 		// What is here does not fit what is there: a history that was
 		// rewritten, or a folder that came from elsewhere in the tree.
 		h.known = nil

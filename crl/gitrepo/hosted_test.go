@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,18 +97,18 @@ func lostReply(t *testing.T, s *server, stalls bool) {
 	p.stalls.Store(stalls)
 	h := s.through(t, p).open(t)
 	h.limit = 3 * time.Second
-	swallowed := 0
+	var swallowed atomic.Int32
 	cut := func() bool {
-		if swallowed == 0 && git(t, s.path, "rev-parse", "main") != first {
-			swallowed++
+		if swallowed.Load() == 0 && git(t, s.path, "rev-parse", "main") != first {
+			swallowed.Add(1)
 			return true
 		}
 		return false
 	}
 	p.cut.Store(&cut)
 	commit, changed, err := publisher(h).Publish(context.Background(), increment)
-	if err != nil || !changed || swallowed != 1 {
-		t.Fatal(commit, changed, err, swallowed)
+	if err != nil || !changed || swallowed.Load() != 1 {
+		t.Fatal(commit, changed, err, swallowed.Load())
 	}
 	if got := git(t, s.path, "rev-list", "--count", "main"); got != "2" || git(t, s.path, "rev-parse", "main") != commit {
 		t.Errorf("%s commits, the tip is not %s", got, commit)

@@ -181,7 +181,7 @@ PasswordAuthentication no
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		if c, err := net.Dial("tcp", address); err == nil {
-			c.Close()
+			_ = c.Close()
 			break
 		} else if time.Since(start) > 10*time.Second {
 			t.Fatalf("sshd: %v", err)
@@ -198,7 +198,7 @@ func freePort(t testing.TB) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -220,7 +220,7 @@ func newProxy(t testing.TB, address string) *proxy {
 	}
 	p := &proxy{at: l.Addr().String(), to: host}
 	ctx, stop := context.WithCancel(context.Background())
-	t.Cleanup(func() { stop(); l.Close() })
+	t.Cleanup(func() { stop(); _ = l.Close() })
 	go func() {
 		for {
 			from, err := l.Accept()
@@ -234,13 +234,13 @@ func newProxy(t testing.TB, address string) *proxy {
 }
 
 func (p *proxy) pass(ctx context.Context, from net.Conn) {
-	defer from.Close()
+	defer func() { _ = from.Close() }()
 	to, err := net.Dial("tcp", p.to)
 	if err != nil {
 		return
 	}
-	defer to.Close()
-	stop := context.AfterFunc(ctx, func() { from.Close(); to.Close() })
+	defer func() { _ = to.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = from.Close(); _ = to.Close() })
 	defer stop()
 	go func() {
 		_, _ = io.Copy(to, from)

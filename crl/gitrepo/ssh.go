@@ -100,11 +100,11 @@ func (s *overSSH) connect(ctx context.Context) (*ssh.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	c, channels, requests, err := ssh.NewClientConn(conn, s.address, s.config)
 	if err != nil {
-		conn.Close()
+		_ = conn.Close() // nothing waits for it
 		return nil, explain(ctx, fmt.Errorf("logging in to %s: %w", s.address, err))
 	}
 	return ssh.NewClient(c, channels, requests), nil
@@ -138,7 +138,7 @@ func (s *overSSH) session(ctx context.Context) (*ssh.Session, func() error, erro
 			s.idle.Stop()
 			s.idle = nil // for one that fires just now
 		}
-		stop := context.AfterFunc(ctx, func() { client.Close() })
+		stop := context.AfterFunc(ctx, func() { _ = client.Close() })
 		session, err := client.NewSession()
 		if err == nil {
 			return session, func() error {
@@ -154,7 +154,7 @@ func (s *overSSH) session(ctx context.Context) (*ssh.Session, func() error, erro
 			}, nil
 		}
 		stop()
-		client.Close()
+		_ = client.Close() // nothing waits for it
 		s.client = nil
 		if fresh || ctx.Err() != nil {
 			return nil, nil, explain(ctx, fmt.Errorf("opening a session at %s: %w", s.address, err))
@@ -165,7 +165,7 @@ func (s *overSSH) session(ctx context.Context) (*ssh.Session, func() error, erro
 func (s *overSSH) forget(client *ssh.Client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	client.Close()
+	_ = client.Close() // nothing waits for it
 	if s.client == client {
 		s.client = nil
 	}
@@ -176,7 +176,7 @@ func (s *overSSH) rest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.idle != nil && s.client != nil {
-		s.client.Close()
+		_ = s.client.Close() // nothing waits for it
 		s.client, s.idle = nil, nil
 	}
 }
