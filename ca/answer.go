@@ -28,9 +28,10 @@ type Issued struct {
 	NotBefore   time.Time
 	NotAfter    time.Time
 	Fingerprint cert.Fingerprint
-	Certificate []byte   // DER
-	Chain       [][]byte // DER, the leaf's issuer first
-	PKCS12      []byte   // nil when the caller brought a CSR
+	Certificate []byte    // DER
+	RevokedAt   time.Time // not zero if a retry asks for a certificate that has been revoked since
+	Chain       [][]byte  // DER, the leaf's issuer first
+	PKCS12      []byte    // nil when the caller brought a CSR
 	Password    string
 	Directory   Publication
 }

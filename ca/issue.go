@@ -396,6 +396,9 @@ func (a *Authority) answerIssue(ctx context.Context, call Call, c store.Certific
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Fingerprint: cert.FingerprintOf(c.DER),
 		Certificate: c.DER, Directory: directory,
 	}
+	if c.State == store.StateRevoked {
+		issued.RevokedAt = c.RevokedAt
+	}
 	chain, err := a.Chain(c.Purpose)
 	if err != nil {
 		return nil, err

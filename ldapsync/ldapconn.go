@@ -74,9 +74,9 @@ type link struct {
 // close ends everything that waits on the connection. The raw connection goes first, so that nothing
 // can hold the other one up; and that one by itself does not notice a loss during StartTLS.
 func (l *link) close() {
-	l.raw.Close()
+	_ = l.raw.Close() // whoever waits on it sees it
 	if l.conn != nil {
-		l.conn.Close()
+		_ = l.conn.Close()
 	}
 }
 
@@ -309,7 +309,7 @@ func (d *dialer) connect(ctx context.Context, s server) (*link, error) {
 	}
 	raw := &guarded{Conn: plain, writeTime: d.opTime}
 	l := &link{raw: raw}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	err = d.setUp(ctx, s, l, secure, password)
 	if !stop() {
 		err = errors.Join(err, ctx.Err())

@@ -220,7 +220,7 @@ func (d *LDIF) take(dr *draft, e *edit) (b *block, index int, err error) {
 		return nil, 0, nil
 	}
 	if _, err := only(dr.base.records, func(r record) bool { return r.unit == t.Purpose }); err != nil {
-		return nil, 0, fmt.Errorf("%w: %s, where the entry would be made: %v", ErrRefused, d.texts[t.Purpose], err)
+		return nil, 0, fmt.Errorf("%w: %s, where the entry would be made: %w", ErrRefused, d.texts[t.Purpose], err)
 	}
 	b, err = newEntry(t, d.texts[t.Purpose])
 	if err != nil {

@@ -104,10 +104,15 @@ func (p issueParams) answer(r ca.IssueRequest, i *ca.Issued) answer {
 	detail["certificate"] = asPEM(i.Certificate)
 	detail["chain"] = asPEM(i.Chain...)
 	msg := fmt.Sprintf("certificate %s for the %s %q; ", i.Serial, r.Purpose, r.Name.Text)
-	switch {
-	case len(i.PKCS12) > 0:
+	if len(i.PKCS12) > 0 {
 		detail["pkcs12"] = i.PKCS12
 		detail["password"] = i.Password
+	}
+	switch {
+	case !i.RevokedAt.IsZero():
+		detail["revoked_at"] = i.RevokedAt
+		msg += "it was revoked at " + i.RevokedAt.UTC().Format("2006-01-02T15:04:05Z") + ": do not hand it over; issue another with a new request_id"
+	case len(i.PKCS12) > 0:
 		msg += "hand over the PKCS#12, and its password by another way"
 	case i.Code == "issued.secrets_gone":
 		msg += "its key was handed over before and is not kept; if it is lost, revoke this certificate and issue another"

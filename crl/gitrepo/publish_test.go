@@ -245,7 +245,7 @@ func TestTamperingIsSeenAndPutRight(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if modes := git(t, path, "ls-tree", "-r", "--format=%(objectmode)", "main"); strings.Trim(modes, "10064\n") != "" {
+	if modes := git(t, path, "ls-tree", "-r", "--format=%(objectmode)", "main"); strings.Trim(modes, "1064\n") != "" {
 		t.Errorf("modes:\n%s", modes)
 	}
 }

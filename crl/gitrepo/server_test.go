@@ -96,7 +96,7 @@ func overTLS(t testing.TB, path string, wrap func(http.Handler) http.Handler) *s
 	t.Helper()
 	git(t, path, "config", "receive.autogc", "false")
 	var h http.Handler = backend(t, path)
-	h = http.HandlerFunc(func(next http.Handler) http.HandlerFunc {
+	h = func(next http.Handler) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if user, given, _ := r.BasicAuth(); (user != "chancery" || given != password) && len(r.TLS.PeerCertificates) == 0 {
 				http.Error(w, "who are you?", http.StatusUnauthorized)
@@ -104,7 +104,7 @@ func overTLS(t testing.TB, path string, wrap func(http.Handler) http.Handler) *s
 			}
 			next.ServeHTTP(w, r)
 		}
-	}(h))
+	}(h)
 	if wrap != nil {
 		h = wrap(h)
 	}
