@@ -22,7 +22,7 @@ import (
 // handshake takes milliseconds, and strangers who only hold the door would otherwise shut it.
 const (
 	maxConns      = 1024
-	maxPerCaller  = 64
+	maxPerCaller  = 256
 	maxHandshakes = 256
 )
 
