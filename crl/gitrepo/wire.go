@@ -286,11 +286,13 @@ func (r report) verdict() error {
 }
 
 // otherWasFaster gives what receive-pack says when the branch moved, or is
-// locked, between its list of references and our command.
+// locked, between its list of references and our command, or when a repack
+// removed the folder that our objects were to go to.
 func otherWasFaster() []string {
 	return []string{
 		"failed to update ref", "failed to lock", "failed to write", "fetch first", "non-fast-forward",
 		"incorrect old value provided", "reference already exists",
+		"unable to migrate objects to permanent storage",
 	}
 }
 
