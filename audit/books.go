@@ -57,6 +57,14 @@ type Certificate struct {
 	RevokedAt   time.Time
 	RevokedBy   int64 // the leaf that revoked it first
 	RestatedBy  int64 // the leaf that gave the reason it has now
+
+	Holds []Hold // those that were released, in the order of the log
+}
+
+// Hold is a hold that was released: from the leaf By on, and not any more from the leaf To on.
+type Hold struct {
+	At     time.Time
+	By, To int64
 }
 
 // IssuerBook is what the log says of one CA.

@@ -77,6 +77,41 @@ func contradictions() []contradiction {
 			other.RequestID = "request-1"
 			return l.add(alice, other)
 		}},
+		{audit.ReleaseNotHeld, func(l *ledger) int64 {
+			l.issued(1)
+			return l.release("r", 1, "users")
+		}},
+		{audit.ReleaseNotHeld, func(l *ledger) int64 {
+			l.issued(1)
+			l.revoke("r", ledgerRevocation(1, cert.Superseded))
+			return l.release("s", 1, "users")
+		}},
+		{audit.ReleaseNotHeld, func(l *ledger) int64 {
+			l.issued(1)
+			l.revoke("r", ledgerRevocation(1, cert.CertificateHold))
+			l.revoke("s", ledgerRevocation(1, cert.Superseded))
+			return l.release("t", 1, "users")
+		}},
+		{audit.ReleaseNotHeld, func(l *ledger) int64 {
+			l.issued(1)
+			l.revoke("r", ledgerRevocation(1, cert.CertificateHold))
+			l.release("s", 1, "users")
+			return l.release("t", 1, "users")
+		}},
+		{audit.ReleaseNotHeld, func(l *ledger) int64 {
+			l.issued(1)
+			l.revoke("r", ledgerRevocation(1, cert.CertificateHold))
+			return l.release("s", 1, "others")
+		}},
+		{audit.ReleaseNotHeld, func(l *ledger) int64 {
+			l.intent(1)
+			return l.release("s", 1, "users")
+		}},
+		{audit.RequestReused, func(l *ledger) int64 {
+			l.issued(1)
+			l.revoke("r", ledgerRevocation(1, cert.CertificateHold))
+			return l.release("r", 1, "users")
+		}},
 		{audit.RequestReused, func(l *ledger) int64 {
 			l.issued(1)
 			return l.revoke("request-1", ledgerRevocation(1, cert.Superseded))

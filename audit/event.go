@@ -115,6 +115,7 @@ type IssueIntent struct {
 	TBSSHA256    string       `json:"tbs_sha256"`
 	SealedSHA256 string       `json:"sealed_sha256,omitempty"` // of the subject's secrets, sealed to the delivery key
 	Entry        string       `json:"entry,omitempty"`         // the directory entry it will be published to
+	Renews       cert.Serial  `json:"renews,omitempty"`        // the certificate whose names it has
 }
 
 // IssueDone says that the key room signed what the intent at index Intent announced. Revocation is set
@@ -171,6 +172,20 @@ type RevokeDone struct {
 	Reason     cert.Reason   `json:"reason"`
 	Revoked    []Revocation  `json:"revoked,omitempty"`
 	Pending    []cert.Serial `json:"pending,omitempty"`
+}
+
+// Release takes one certificate off hold.
+type Release struct {
+	Serial cert.Serial `json:"serial"`
+	Issuer cert.Issuer `json:"issuer"`
+}
+
+// ReleaseDone takes certificates off hold: they are live again, and the next list leaves them out.
+type ReleaseDone struct {
+	RequestID  string    `json:"request_id"`
+	BodySHA256 string    `json:"body_sha256"`
+	Rule       string    `json:"rule"`
+	Released   []Release `json:"released,omitempty"`
 }
 
 // CRLIntent announces a list. The key room puts every revocation that it has read into it.
@@ -231,6 +246,7 @@ func (*IssueAbandoned) Type() string      { return "issue.abandoned" }
 func (*IssueAnswering) Type() string      { return "issue.answering" }
 func (*IssueRedelivered) Type() string    { return "issue.redelivered" }
 func (*RevokeDone) Type() string          { return "revoke.done" }
+func (*ReleaseDone) Type() string         { return "release.done" }
 func (*CRLIntent) Type() string           { return "crl.intent" }
 func (*CRLSigned) Type() string           { return "crl.signed" }
 func (*CRLPublished) Type() string        { return "crl.published" }
@@ -270,6 +286,6 @@ func Events() []Event {
 		new(ServiceStarted), new(ServiceStopped), new(LogRecovered),
 		new(RequestRefused), new(RequestPlanned), new(StrangersTurnedAway),
 		new(IssueIntent), new(IssueDone), new(IssueAbandoned), new(IssueAnswering), new(IssueRedelivered),
-		new(RevokeDone), new(CRLIntent), new(CRLSigned), new(CRLPublished), new(DirectoryPublished),
+		new(RevokeDone), new(ReleaseDone), new(CRLIntent), new(CRLSigned), new(CRLPublished), new(DirectoryPublished),
 	}
 }

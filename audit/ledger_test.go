@@ -164,6 +164,10 @@ func ledgerRevocation(n int, reason cert.Reason) audit.Revocation {
 	return audit.Revocation{Serial: ledgerSerial(n), Issuer: "users", At: ledgerStart.Add(time.Minute), Reason: reason}
 }
 
+func (l *ledger) release(id string, n int, issuer cert.Issuer) int64 {
+	return l.add(alice, &audit.ReleaseDone{RequestID: id, Released: []audit.Release{{Serial: ledgerSerial(n), Issuer: issuer}}})
+}
+
 func (l *ledger) revoke(id string, list ...audit.Revocation) int64 {
 	return l.add(alice, &audit.RevokeDone{RequestID: id, Reason: list[0].Reason, Revoked: list})
 }

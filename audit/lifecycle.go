@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"slices"
+	"time"
 
 	"github.com/chancery-ca/chancery/ca/cert"
 )
@@ -35,6 +36,7 @@ const (
 	RevokeFuture           = "revoke.future"                  // a date to come: some consumers trust the certificate until then
 	RevokeLost             = "revoke.lost"                    // what was asked for was not done, or for another reason
 	RevokeUnasked          = "revoke.unasked"                 // revoked as it was signed, and nobody had asked
+	ReleaseNotHeld         = "release.not_held"               // released, and not on hold
 	CRLIssuer              = "crl.issuer"                     // a list of an issuer or a room that the log does not name
 	CRLNumber              = "crl.number"                     // a number that does not rise
 	CRLSignedWithoutIntent = "crl.signed_without_intent"      // a list that nothing announced
@@ -78,6 +80,8 @@ func (b *Books) take(index int64, l Leaf) *Contradiction {
 		return b.redelivered(l.Actor, e)
 	case *RevokeDone:
 		return b.revoke(index, l.Actor, e)
+	case *ReleaseDone:
+		return b.release(index, l.Actor, e)
 	case *CRLIntent:
 		return b.listIntent(index, e)
 	case *CRLSigned:
@@ -341,6 +345,22 @@ func (b *Books) revokeOne(index int64, r Revocation) *Contradiction {
 		c.State, c.RevokedAt, c.RevokedBy = Revoked, r.At, index
 	}
 	c.Reason, c.RestatedBy = r.Reason, index
+	return nil
+}
+
+// release takes certificates off hold. No other revocation ends.
+func (b *Books) release(index int64, who Actor, e *ReleaseDone) *Contradiction {
+	if c := b.spend(index, who, e.RequestID); c != nil {
+		return c
+	}
+	for _, r := range e.Released {
+		c := b.signed(r.Serial)
+		if c == nil || c.Issuer != r.Issuer || c.State != Revoked || c.Reason != cert.CertificateHold {
+			return contradict(ReleaseNotHeld, "serial %.48q of issuer %.64q is not on hold", string(r.Serial), string(r.Issuer))
+		}
+		c.Holds = append(c.Holds, Hold{At: c.RevokedAt, By: c.RevokedBy, To: index})
+		c.State, c.Reason, c.RevokedAt, c.RevokedBy, c.RestatedBy = Live, cert.Unspecified, time.Time{}, 0, 0
+	}
 	return nil
 }
 

@@ -83,6 +83,26 @@ func TestEveryCodeIsProvoked(t *testing.T) {
 	}
 }
 
+// TestReleasedHolds: a release makes a certificate live, and what it was on hold for stays known.
+func TestReleasedHolds(t *testing.T) {
+	l := newLedger(t)
+	l.issued(1)
+	by := l.revoke("r", ledgerRevocation(1, cert.CertificateHold))
+	to := l.release("s", 1, "users")
+	anew := ledgerRevocation(1, cert.KeyCompromise)
+	anew.At = anew.At.Add(time.Second)
+	again := l.revoke("t", anew)
+	v, err := l.verify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := v.Books().Certificates[ledgerSerial(1)]
+	hold := audit.Hold{At: ledgerRevocation(1, 0).At, By: by, To: to}
+	if c.State != audit.Revoked || c.RevokedBy != again || !c.RevokedAt.Equal(anew.At) || len(c.Holds) != 1 || c.Holds[0] != hold {
+		t.Errorf("%+v, want the hold %+v", c, hold)
+	}
+}
+
 func TestACleanLogImpliesItsBooks(t *testing.T) {
 	l := newLedger(t)
 	beginning := l.checkpoint()

@@ -16,6 +16,19 @@ type IssueRequest struct {
 	CSR       []byte       // DER; empty: the CA makes the key
 	KeyType   cert.KeyType // of the key that the CA makes; empty: P-256
 	ValidDays int          // 0: the purpose's default
+	Renews    cert.Serial  // the certificate whose names these are; empty if it is none
+}
+
+// RenewRequest selects the certificate whose names a new one gets: by Serial, or the newest by Names, as
+// in RevokeRequest. The rest is as in IssueRequest.
+type RenewRequest struct {
+	Serial    cert.Serial
+	Names     map[cert.Purpose]name.Name
+	CSR       []byte
+	KeyType   cert.KeyType
+	ValidDays int
+	// May decides whether the caller may renew this certificate and names the grant, or refuses.
+	May func(c store.Certificate) (rule string, err error)
 }
 
 // Issued is the answer to an issue.
@@ -24,6 +37,8 @@ type Issued struct {
 	RequestID   string
 	LogIndex    int64       // of the intent
 	Serial      cert.Serial // in a plan that of an earlier call with the same id, if there was one
+	Purpose     cert.Purpose
+	CN          string
 	Issuer      cert.Issuer
 	NotBefore   time.Time
 	NotAfter    time.Time
@@ -44,19 +59,18 @@ type Publication struct {
 }
 
 // RevokeRequest selects certificates by Serial, or by the names in Names: a common name as the
-// purposes that it may belong to spell it.
+// purposes that it may belong to spell it. A release has no Reason.
 type RevokeRequest struct {
 	Serial cert.Serial
 	Names  map[cert.Purpose]name.Name
 	Reason cert.Reason
 	Max    int // how many certificates may be hit; 0: 10
-	// May decides whether the caller may revoke this certificate and names the grant, or refuses.
+	// May decides whether the caller may do that to this certificate and names the grant, or refuses.
 	May func(c store.Certificate) (rule string, err error)
 }
 
-// Revoked is the answer to a revoke.
+// Revoked is the answer to a revoke or a release.
 type Revoked struct {
-	Code      string // "revoked" or "plan.revoke"
 	RequestID string
 	LogIndex  int64
 	Revoked   []RevokedCertificate

@@ -49,6 +49,7 @@ type draft struct {
 	sealed  []byte
 	row     store.Certificate
 	keyBy   string      // "ca" or "caller"
+	renews  cert.Serial // see IssueRequest
 	newest  cert.Serial // of the same caller and name, as the first look for a repetition found it
 }
 
@@ -85,7 +86,7 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	if err := a.own(call.Who, r.Purpose, r.Name.Text, r.SANs); err != nil {
 		return nil, err
 	}
-	d := &draft{issuer: i}
+	d := &draft{issuer: i, renews: r.Renews}
 	notBefore, notAfter, err := i.window(r, a.store.Now())
 	if err != nil {
 		return nil, err
@@ -248,7 +249,7 @@ func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Ent
 			Issuer: row.Issuer, Serial: row.Serial, Purpose: row.Purpose, CN: row.CN, SANs: row.SANs,
 			KeyType: row.KeyType, KeyMadeBy: d.keyBy,
 			NotBefore: row.NotBefore, NotAfter: row.NotAfter, Deadline: row.Deadline,
-			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry,
+			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry, Renews: d.renews,
 		}
 		if d.sealed != nil {
 			intent.SealedSHA256 = cert.SHA256(d.sealed)
@@ -392,7 +393,7 @@ func (a *Authority) answerIssue(ctx context.Context, call Call, c store.Certific
 		return nil, err
 	}
 	issued := &Issued{
-		Code: code, RequestID: call.RequestID, LogIndex: c.Intent, Serial: c.Serial, Issuer: c.Issuer,
+		Code: code, RequestID: call.RequestID, LogIndex: c.Intent, Serial: c.Serial, Purpose: c.Purpose, CN: c.CN, Issuer: c.Issuer,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Fingerprint: cert.FingerprintOf(c.DER),
 		Certificate: c.DER, Directory: directory,
 	}
@@ -433,7 +434,7 @@ func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*
 		return nil, err
 	}
 	issued := &Issued{
-		Code: "plan.issue", RequestID: call.RequestID, Serial: request.Serial, Issuer: d.issuer.id,
+		Code: "plan.issue", RequestID: call.RequestID, Serial: request.Serial, Purpose: r.Purpose, CN: r.Name.Text, Issuer: d.issuer.id,
 		NotBefore: d.row.NotBefore, NotAfter: d.row.NotAfter, Directory: Publication{State: "none", Entry: d.row.Entry},
 	}
 	if found {

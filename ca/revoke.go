@@ -9,28 +9,47 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
 	"github.com/chancery-ca/chancery/store"
 )
 
-// RevokeMethod is the method to which a revoke binds its request id.
-const RevokeMethod = "ca.revoke"
+// The methods to which a revoke, for whatever reason, and a release bind their request ids.
+const (
+	RevokeMethod  = "ca.revoke"
+	ReleaseMethod = "ca.release"
+)
 
 // Revoke revokes certificates, and those still being issued as they complete. When it returns, the
 // revocation is durable and owed to git; for a moment it waits for the list to be there, and the answer
 // says whether it is.
 func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Revoked, error) {
+	w := &revocation{method: RevokeMethod, states: []store.State{store.StateOpen, store.StateLive, store.StateRevoked}}
+	w.past = func(c store.Certificate, now time.Time) *Refusal { return cannotRevoke(c, r.Reason, now) }
+	w.apply = w.revoke
+	return a.change(ctx, call, r, w)
+}
+
+// Release takes certificates off hold (RFC 5280 section 5.3.1). When it returns they are live again,
+// which is owed to git and to the directory; it waits for git as Revoke does.
+func (a *Authority) Release(ctx context.Context, call Call, r RevokeRequest) (*Revoked, error) {
+	w := &revocation{method: ReleaseMethod, states: []store.State{store.StateRevoked}, past: notHeld}
+	w.apply = w.release
+	return a.change(ctx, call, r, w)
+}
+
+func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *revocation) (*Revoked, error) {
 	land, err := a.takeOff(ctx, call.Who.Name, call.RequestID)
 	if err != nil {
 		return nil, err
 	}
 	defer land()
-	if request, found, err := a.earlier(ctx, call, RevokeMethod); err != nil {
+	if request, found, err := a.earlier(ctx, call, w.method); err != nil {
 		return nil, err
 	} else if found {
 		answer, err := a.revokedBefore(ctx, call, request)
 		return answer, unknown(err)
 	}
-	w := &revocation{published: a.published, own: a.own, call: call, request: r}
+	w.published, w.own, w.call, w.request = a.published, a.own, call, r
 	// What will be refused is refused beside the store's writer, where every other change waits.
 	if _, err := w.selection(a.finder(ctx), a.store.Now()); err != nil {
 		return nil, err
@@ -50,8 +69,12 @@ func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Re
 	return answer, unknown(err)
 }
 
-// revocation is one revoke under way.
+// revocation is one revoke or release under way.
 type revocation struct {
+	method    string
+	states    []store.State                                             // that it can change
+	past      func(c store.Certificate, now time.Time) *Refusal         // why a certificate cannot be changed, if it cannot
+	apply     func(*store.Tx, []store.Certificate) (audit.Event, error) // changes what was selected
 	published func(cert.Purpose) bool
 	own       func(who audit.Actor, p cert.Purpose, cn string, sans cert.SANs) error
 	call      Call
@@ -69,6 +92,31 @@ func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	done, err := w.apply(tx, selected)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range selected {
+		if c.State == store.StateOpen || !w.published(c.Purpose) {
+			continue
+		}
+		if _, err := tx.Owe(store.Directory, debtKey(c.Purpose, c.Key)); err != nil {
+			return nil, err
+		}
+	}
+	for _, issuer := range w.issuers {
+		debt, err := tx.Owe(store.CRL, string(issuer))
+		if err != nil {
+			return nil, err
+		}
+		w.debts = append(w.debts, debt)
+	}
+	return done, tx.BindRequest(store.Request{
+		Caller: w.call.Who.Name, ID: w.call.RequestID, Method: w.method, BodySHA256: w.call.BodySHA256, Index: tx.Index(),
+	})
+}
+
+func (w *revocation) revoke(tx *store.Tx, selected []store.Certificate) (audit.Event, error) {
 	done := &audit.RevokeDone{
 		RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule,
 		Reason: w.request.Reason, Revoked: []audit.Revocation{},
@@ -83,28 +131,26 @@ func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
 			continue
 		}
 		done.Revoked = append(done.Revoked, rev)
-		if w.published(c.Purpose) {
-			if _, err := tx.Owe(store.Directory, debtKey(c.Purpose, c.Key)); err != nil {
-				return nil, err
-			}
-		}
 	}
-	for _, issuer := range w.issuers {
-		debt, err := tx.Owe(store.CRL, string(issuer))
+	return done, nil
+}
+
+func (w *revocation) release(tx *store.Tx, selected []store.Certificate) (audit.Event, error) {
+	done := &audit.ReleaseDone{RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule}
+	for _, c := range selected {
+		released, err := tx.Release(c.Serial)
 		if err != nil {
 			return nil, err
 		}
-		w.debts = append(w.debts, debt)
+		done.Released = append(done.Released, released)
 	}
-	return done, tx.BindRequest(store.Request{
-		Caller: w.call.Who.Name, ID: w.call.RequestID, Method: RevokeMethod, BodySHA256: w.call.BodySHA256, Index: tx.Index(),
-	})
+	return done, nil
 }
 
 // selection gives the certificates that the request means and may hit, or the refusal.
 func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate, error) {
 	w.hit, w.issuers = nil, nil
-	candidates, err := w.candidates(find)
+	candidates, err := candidates(find, w.request.Serial, w.request.Names, w.states)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +171,7 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 			return nil, err
 		}
 		w.rule = rule
-		if refusal := cannotRevoke(c, w.request.Reason, now); refusal != nil {
+		if refusal := w.past(c, now); refusal != nil {
 			why = refusal
 			continue
 		}
@@ -138,7 +184,7 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 	}
 	switch {
 	case len(selected) > most:
-		return nil, refuse("revoke.too_many", "this would revoke %d certificates and max is %d; name one by its serial, or give a higher max", len(selected), most)
+		return nil, refuse("revoke.too_many", "this would hit %d certificates and max is %d; name one by its serial, or give a higher max", len(selected), most)
 	case len(selected) > 0:
 		return selected, nil
 	case why != nil:
@@ -161,14 +207,14 @@ func (w *revocation) add(c store.Certificate) {
 	}
 }
 
-func (w *revocation) candidates(find finder) ([]store.Certificate, error) {
-	states := []store.State{store.StateOpen, store.StateLive, store.StateRevoked}
-	if w.request.Serial != "" {
-		return find(store.Query{Serial: w.request.Serial, States: states})
+// candidates gives the certificates with a serial, or with one of the names.
+func candidates(find finder, serial cert.Serial, names map[cert.Purpose]name.Name, states []store.State) ([]store.Certificate, error) {
+	if serial != "" {
+		return find(store.Query{Serial: serial, States: states})
 	}
 	var all []store.Certificate
 	for _, p := range cert.Purposes() {
-		n, ok := w.request.Names[p]
+		n, ok := names[p]
 		if !ok {
 			continue
 		}
@@ -193,6 +239,14 @@ func cannotRevoke(c store.Certificate, reason cert.Reason, now time.Time) *Refus
 	return nil
 }
 
+// notHeld tells why a revoked certificate is not on hold, if it is not.
+func notHeld(c store.Certificate, _ time.Time) *Refusal {
+	if c.Reason == cert.CertificateHold {
+		return nil
+	}
+	return refuse("certificate.not_held", "certificate %s was revoked at %s (%s), which is for good; only a hold can be released", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
+}
+
 // revokedBefore answers a request id again: with the same certificates, and with where their lists
 // stand now.
 func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.Request) (*Revoked, error) {
@@ -204,19 +258,22 @@ func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.
 	if err != nil {
 		return nil, err
 	}
-	done, ok := leaf.Event.(*audit.RevokeDone)
-	if !ok {
-		return nil, fmt.Errorf("leaf %d is not the revocation that the books name", request.Index)
+	var serials []cert.Serial
+	switch done := leaf.Event.(type) {
+	case *audit.RevokeDone:
+		for _, r := range done.Revoked {
+			serials = append(serials, r.Serial)
+		}
+		serials = append(serials, done.Pending...)
+	case *audit.ReleaseDone:
+		for _, r := range done.Released {
+			serials = append(serials, r.Serial)
+		}
+	default:
+		return nil, fmt.Errorf("leaf %d is not the change that the books name", request.Index)
 	}
 	var hit []RevokedCertificate
-	for _, rev := range done.Revoked {
-		c, err := a.certificate(ctx, rev.Serial)
-		if err != nil {
-			return nil, err
-		}
-		hit = append(hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose})
-	}
-	for _, serial := range done.Pending {
+	for _, serial := range serials {
 		c, err := a.certificate(ctx, serial)
 		if err != nil {
 			return nil, err
@@ -228,10 +285,7 @@ func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.
 
 // answerRevoke says which lists are concerned and where they stand.
 func (a *Authority) answerRevoke(ctx context.Context, call Call, index int64, hit []RevokedCertificate) (*Revoked, error) {
-	answer := &Revoked{Code: "revoked", RequestID: call.RequestID, LogIndex: index, Revoked: hit}
-	if call.Plan {
-		answer.Code = "plan.revoke"
-	}
+	answer := &Revoked{RequestID: call.RequestID, LogIndex: index, Revoked: hit}
 	var issuers []cert.Issuer
 	missing := make(map[cert.Issuer]bool) // a revocation that no list is owed for yet
 	for _, c := range hit {

@@ -316,8 +316,14 @@ func (l *Loop) follows(ctx context.Context, next, last *list.List) error {
 		}
 		return found[0].NotAfter, true
 	}
-	never := func(list.Entry) bool { return false }
-	return errors.Join(list.Follows(next, last, expiry, never), failed)
+	released := func(hold list.Entry) bool {
+		found, err := l.store.Find(ctx, store.Query{Serial: hold.Serial})
+		if err != nil {
+			failed = err
+		}
+		return len(found) > 0 && found[0].Released(hold.RevokedAt)
+	}
+	return errors.Join(list.Follows(next, last, expiry, released), failed)
 }
 
 // entriesKnown checks that the books know every entry that is new or changed since last, as revoked at
@@ -332,6 +338,9 @@ func (l *Loop) entriesKnown(ctx context.Context, i *authority, next, last *list.
 		found, err := l.store.Find(ctx, store.Query{Serial: e.Serial, Issuer: i.id})
 		if err != nil {
 			return err
+		}
+		if len(found) > 0 && e.Reason == cert.CertificateHold && found[0].Released(e.RevokedAt) {
+			continue
 		}
 		if len(found) == 0 || found[0].State != store.StateRevoked {
 			return fmt.Errorf("it revokes %s, which the books do not know as revoked", e.Serial)

@@ -219,7 +219,7 @@ func (w *world) serve(change ...func(*Options)) {
 const domain = "example.org"
 
 func testConfig() Config {
-	all := []string{"ca.issue", "ca.revoke", "ca.status", "ca.chain"}
+	all := []string{"ca.issue", "ca.renew", "ca.revoke", "ca.hold", "ca.release", "ca.retire", "ca.status", "ca.chain"}
 	return Config{Callers: []Caller{
 		{Name: "provisioning", PerSecond: 1e6, Grants: []Grant{
 			{Methods: all, Purposes: []cert.Purpose{cert.User}, Names: []string{"*"}, Domains: []string{domain}},

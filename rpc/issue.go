@@ -41,14 +41,14 @@ func (s *Server) issue(ctx context.Context, rq *request, p issueParams) (answer,
 	if err != nil {
 		return answer{}, err
 	}
-	if r.KeyType, err = p.keyType(); err != nil {
+	if r.KeyType, err = readKeyType(p.KeyType, p.CSR); err != nil {
 		return answer{}, err
 	}
 	issued, err := s.authority.Issue(ctx, rq.asCall(rule), r)
 	if err != nil {
 		return answer{}, err
 	}
-	return p.answer(r, issued), nil
+	return issueAnswer(p.Plan, issued), nil
 }
 
 // request brings the names to their canonical form.
@@ -66,18 +66,60 @@ func (p issueParams) request() (r ca.IssueRequest, err error) {
 	return r, nil
 }
 
-func (p issueParams) keyType() (cert.KeyType, error) {
-	if p.KeyType == "" {
+func readKeyType(text string, brought csr) (cert.KeyType, error) {
+	if text == "" {
 		return "", nil
 	}
-	if len(p.CSR) > 0 {
+	if len(brought) > 0 {
 		return "", refuse("key.type", "the CSR brings its key; leave key_type out")
 	}
-	kind, err := cert.ParseKeyType(p.KeyType)
+	kind, err := cert.ParseKeyType(text)
 	if err != nil {
 		return "", refuse("key.type", "%v", err)
 	}
 	return kind, nil
+}
+
+const renewMethod = "ca.renew"
+
+const renewHelp = `Issue a certificate with the names of one that there is, with a new key. The old one stays as it is until
+it ends or is revoked. Answers as ca.issue does. Its one parameter is a struct with either serial or cn:`
+
+type renewParams struct {
+	Serial    string `json:"serial,omitempty" help:"hexadecimal"`
+	CN        string `json:"cn,omitempty" help:"common name; its newest certificate is meant"`
+	Purpose   string `json:"purpose,omitempty" help:"with cn: user, server or caller"`
+	RequestID string `json:"request_id,omitempty" help:"chosen by you; makes a retry safe"`
+	CSR       csr    `json:"csr,omitempty" help:"to bring your own key; without it the CA makes one"`
+	KeyType   string `json:"key_type,omitempty" help:"of the key that the CA makes: P-256, P-384, RSA-2048 or RSA-3072"`
+	ValidDays int    `json:"valid_days,omitempty" help:"days, 0 for the purpose's default"`
+	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing"`
+}
+
+func (p renewParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan} }
+
+func (s *Server) renew(ctx context.Context, rq *request, p renewParams) (answer, error) {
+	chosen, err := choose(rq.caller, renewMethod, selector{serial: p.Serial, cn: p.CN, purpose: p.Purpose})
+	if err != nil {
+		return answer{}, err
+	}
+	kind, err := readKeyType(p.KeyType, p.CSR)
+	if err != nil {
+		return answer{}, err
+	}
+	issued, err := s.authority.Renew(ctx, rq.asCall(""), ca.RenewRequest{
+		Serial: chosen.serial, Names: chosen.names, CSR: p.CSR, KeyType: kind, ValidDays: p.ValidDays,
+		// All of its names count, as if they were asked for now.
+		May: func(c store.Certificate) (string, error) {
+			w := concerning(renewMethod, c)
+			w.sans = c.SANs
+			return rq.caller.allow(w)
+		},
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	return issueAnswer(p.Plan, issued), nil
 }
 
 func readPurpose(text string) (cert.Purpose, error) {
@@ -88,14 +130,14 @@ func readPurpose(text string) (cert.Purpose, error) {
 	return p, nil
 }
 
-func (p issueParams) answer(r ca.IssueRequest, i *ca.Issued) answer {
+func issueAnswer(plan bool, i *ca.Issued) answer {
 	detail := map[string]any{
 		"code": i.Code, "issuer": string(i.Issuer),
 		"not_before": i.NotBefore, "not_after": i.NotAfter, "directory": publication(i.Directory),
 	}
-	if p.Plan {
+	if plan {
 		return answer{true, fmt.Sprintf("would issue a certificate for the %s %q by %s, valid until %s; ask without plan to get it",
-			r.Purpose, r.Name.Text, i.Issuer, i.NotAfter.Format("2006-01-02")), detail}
+			i.Purpose, i.CN, i.Issuer, i.NotAfter.Format("2006-01-02")), detail}
 	}
 	detail["request_id"] = i.RequestID
 	detail["log_index"] = int(i.LogIndex)
@@ -103,7 +145,7 @@ func (p issueParams) answer(r ca.IssueRequest, i *ca.Issued) answer {
 	detail["fingerprint"] = string(i.Fingerprint)
 	detail["certificate"] = asPEM(i.Certificate)
 	detail["chain"] = asPEM(i.Chain...)
-	msg := fmt.Sprintf("certificate %s for the %s %q; ", i.Serial, r.Purpose, r.Name.Text)
+	msg := fmt.Sprintf("certificate %s for the %s %q; ", i.Serial, i.Purpose, i.CN)
 	if len(i.PKCS12) > 0 {
 		detail["pkcs12"] = i.PKCS12
 		detail["password"] = i.Password

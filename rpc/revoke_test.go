@@ -10,6 +10,7 @@ import (
 // TestRevokedMessages: one is one and several are several, and what comes next is said.
 func TestRevokedMessages(t *testing.T) {
 	bob := ca.RevokedCertificate{Serial: "1f", CN: "bob", Purpose: cert.User}
+	revoking := verb{would: "revoke", done: "revoked"}
 	open := ca.RevokedCertificate{Serial: "2f", CN: "bob", Purpose: cert.User, Pending: true}
 	there, waiting := ca.ListState{Issuer: "users", State: "published"}, ca.ListState{Issuer: "callers", State: "pending"}
 	for want, r := range map[string]ca.Revoked{
@@ -29,16 +30,15 @@ func TestRevokedMessages(t *testing.T) {
 			Revoked: []ca.RevokedCertificate{bob, bob, open}, Lists: []ca.ListState{there, waiting},
 		},
 	} {
-		if got := (revokeParams{}).answer(&r).msg; got != want {
+		if got := revoking.answer(false, &r).msg; got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 	}
-	plan := revokeParams{Plan: true}
 	for want, hit := range map[string][]ca.RevokedCertificate{
 		`would revoke certificate 1f of user "bob"; ask without plan to do it`: {bob},
 		`would revoke 2 certificates; ask without plan to do it`:               {bob, open},
 	} {
-		if got := plan.answer(&ca.Revoked{Revoked: hit}).msg; got != want {
+		if got := revoking.answer(true, &ca.Revoked{Revoked: hit}).msg; got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 	}

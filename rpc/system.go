@@ -11,7 +11,11 @@ import (
 func (s *Server) table() map[string]row {
 	rows := []row{
 		method(s, issueMethod, issueHelp, s.issue),
+		method(s, renewMethod, renewHelp, s.renew),
 		method(s, revokeMethod, revokeHelp, s.revoke),
+		method(s, holdMethod, holdHelp, s.hold),
+		method(s, releaseMethod, releaseHelp, s.release),
+		method(s, retireMethod, retireHelp, s.retire),
 		method(s, statusMethod, statusHelp, s.status),
 		method(s, chainMethod, chainHelp, s.chain),
 		{"system.listMethods", "List the methods.", []string{"array"}, s.listMethods},

@@ -52,6 +52,8 @@ func (f *fsck) checkLeaf(ctx context.Context, index int64, leaf audit.Leaf) erro
 		spent.ID, spent.Method, spent.BodySHA256, spent.Serial = e.RequestID, store.IssueMethod, e.BodySHA256, e.Serial
 	case *audit.RevokeDone:
 		spent.ID, spent.Method, spent.BodySHA256 = e.RequestID, ca.RevokeMethod, e.BodySHA256
+	case *audit.ReleaseDone:
+		spent.ID, spent.Method, spent.BodySHA256 = e.RequestID, ca.ReleaseMethod, e.BodySHA256
 	default:
 		return nil
 	}

@@ -247,7 +247,7 @@ git:
 callers:
   - name: %s
     grants:
-      - methods: [ca.issue, ca.revoke, ca.status, ca.chain]
+      - methods: [ca.issue, ca.renew, ca.revoke, ca.hold, ca.release, ca.retire, ca.status, ca.chain]
         purposes: [user, server]
         names: ["*"]%s
 `, i.Listen, directoryFile, i.base(), gitBranch, gitFolder, firstCaller, domains)

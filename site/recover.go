@@ -151,6 +151,8 @@ func (r *recovery) fill(tx *store.Tx, index int64, leaf audit.Leaf) error {
 		return tx.Abandon(e.Serial)
 	case *audit.RevokeDone:
 		return r.fillRevoke(tx, leaf, e)
+	case *audit.ReleaseDone:
+		return r.fillRelease(tx, leaf, e)
 	}
 	return nil
 }
@@ -205,6 +207,20 @@ func (r *recovery) fillRevoke(tx *store.Tx, leaf audit.Leaf, e *audit.RevokeDone
 	}
 	return tx.BindRequest(store.Request{
 		Caller: leaf.Actor.Name, ID: e.RequestID, Method: ca.RevokeMethod, BodySHA256: e.BodySHA256, Index: tx.Index(),
+	})
+}
+
+func (r *recovery) fillRelease(tx *store.Tx, leaf audit.Leaf, e *audit.ReleaseDone) error {
+	for _, released := range e.Released {
+		if _, err := tx.Release(released.Serial); err != nil {
+			return err
+		}
+		if err := r.oweEntry(tx, released.Serial); err != nil {
+			return err
+		}
+	}
+	return tx.BindRequest(store.Request{
+		Caller: leaf.Actor.Name, ID: e.RequestID, Method: ca.ReleaseMethod, BodySHA256: e.BodySHA256, Index: tx.Index(),
 	})
 }
 

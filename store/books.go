@@ -119,6 +119,22 @@ func (tx *Tx) revoke(serial cert.Serial, at time.Time, reason cert.Reason) (audi
 	return audit.Revocation{Serial: serial, Issuer: c.Issuer, At: at, Reason: reason}, nil
 }
 
+// Release takes a revoked certificate off hold, so that it is live again. It returns ErrNotHeld for
+// everything else: no other revocation ends. The answer says of which issuer it is.
+func (tx *Tx) Release(serial cert.Serial) (audit.Release, error) {
+	c, err := tx.certificate(serial)
+	if err == nil && (c.State != StateRevoked || c.Reason != cert.CertificateHold) {
+		err = ErrNotHeld
+	}
+	if err == nil {
+		_, err = tx.exec("UPDATE certificate SET state = 'live', released_hold = revoked_at, revoked_at = 0, reason = 0 WHERE intent = $1", c.Intent)
+	}
+	if err != nil {
+		return audit.Release{}, fmt.Errorf("releasing serial %s: %w", serial, err)
+	}
+	return audit.Release{Serial: serial, Issuer: c.Issuer}, nil
+}
+
 func (tx *Tx) certificate(serial cert.Serial) (Certificate, error) {
 	if serial == "" {
 		return Certificate{}, ErrUnknownSerial

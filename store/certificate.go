@@ -55,6 +55,13 @@ type Certificate struct {
 	RevokeAsked bool
 	RevokedAt   time.Time
 	Reason      cert.Reason
+	// ReleasedHold is the date of the last hold that was released; zero if none was.
+	ReleasedHold time.Time
+}
+
+// Released tells whether a hold of the date at was released.
+func (c Certificate) Released(at time.Time) bool {
+	return !c.ReleasedHold.IsZero() && !at.After(c.ReleasedHold) && !at.Equal(c.RevokedAt)
 }
 
 // Query selects certificates. A zero field matches everything. The answer is in the order of the
@@ -104,7 +111,7 @@ func (s *Store) find(ctx context.Context, q Query, valid time.Time) ([]Certifica
 
 const certificateColumns = `serial, issuer, purpose, cn, name, sans, key_type, state, caller, request_id, body_sha256,
 	not_before, not_after, deadline, intent, done, spki_sha256, tbs_sha256, csr, sealed, der, entry,
-	revoke_asked, revoked_at, reason`
+	revoke_asked, revoked_at, reason, released_hold`
 
 // statement writes q. A non-zero time selects what has not expired then.
 func (q Query) statement(valid time.Time) (string, []any) {
@@ -158,15 +165,15 @@ func collect(found *[]Certificate) func(*sql.Rows) error {
 func scanCertificate(rows *sql.Rows) (Certificate, error) {
 	var c Certificate
 	var sans string
-	var notBefore, notAfter, deadline, revokedAt int64
+	var notBefore, notAfter, deadline, revokedAt, releasedHold int64
 	err := rows.Scan(&c.Serial, &c.Issuer, &c.Purpose, &c.CN, &c.Key, &sans, &c.KeyType, &c.State, &c.Caller, &c.RequestID,
 		&c.BodySHA256, &notBefore, &notAfter, &deadline, &c.Intent, &c.Done, &c.SPKISHA256, &c.TBSSHA256, &c.CSR,
-		&c.Sealed, &c.DER, &c.Entry, &c.RevokeAsked, &revokedAt, &c.Reason)
+		&c.Sealed, &c.DER, &c.Entry, &c.RevokeAsked, &revokedAt, &c.Reason, &releasedHold)
 	if err != nil {
 		return Certificate{}, err
 	}
 	c.NotBefore, c.NotAfter, c.Deadline = fromMicros(notBefore), fromMicros(notAfter), fromMicros(deadline)
-	c.RevokedAt = fromMicros(revokedAt)
+	c.RevokedAt, c.ReleasedHold = fromMicros(revokedAt), fromMicros(releasedHold)
 	if err := json.Unmarshal([]byte(sans), &c.SANs); err != nil {
 		return Certificate{}, fmt.Errorf("reading the names of %s: %w", c.Serial, err)
 	}

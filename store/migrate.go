@@ -22,6 +22,7 @@ type migration struct {
 
 var sqliteMigrations = []migration{
 	{"migrations/sqlite/0001_books.sql", "cb3d80dd865e16b688afaa6a151f07262f756e9e28de84a01bba8b5310b6c205"},
+	{"migrations/sqlite/0002_release.sql", "157ba28317173a78a7b25627b1125ecd382c4b38be2c3117a0e2c0f6c69b1231"},
 }
 
 // ErrSchema is in the chain of errors about a database that this build must not touch: a newer schema,

@@ -126,9 +126,9 @@ func TestOpenCreatesNothing(t *testing.T) {
 
 func TestSchemaIsPinned(t *testing.T) {
 	for name, statements := range map[string]string{
-		"newer":   "INSERT INTO migration VALUES (2, 'migrations/sqlite/0002_later.sql', 'abc')",
+		"newer":   "INSERT INTO migration VALUES (99, 'migrations/sqlite/0099_later.sql', 'abc')",
 		"changed": "UPDATE migration SET sha256 = 'abc'",
-		"gap":     "UPDATE migration SET version = 2",
+		"gap":     "UPDATE migration SET version = 99 WHERE version = 1",
 	} {
 		s := closedStore(t, 0)
 		python(t, s.path, statements)
@@ -186,7 +186,7 @@ func TestOpenReader(t *testing.T) {
 	if err != nil || len(findings) == 0 || r.Close() != nil {
 		t.Fatal("a damaged log is not noticed", findings, err)
 	}
-	python(t, s.path, "INSERT INTO migration VALUES (2, 'later', 'abc')")
+	python(t, s.path, "INSERT INTO migration VALUES (99, 'later', 'abc')")
 	if _, err := OpenReader(ctx, s.path, s.now); !errors.Is(err, ErrSchema) {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ var (
 	ErrUnknownSerial  = errors.New("no certificate has this serial number")
 	ErrNotOpen        = errors.New("the intent is not open any more")
 	ErrAlreadyRevoked = errors.New("the certificate is already revoked")
+	ErrNotHeld        = errors.New("the certificate is not on hold")
 	ErrAbandoned      = errors.New("the certificate was never signed")
 	ErrListNumber     = errors.New("the list's number does not follow")
 	ErrHole           = errors.New("the log has a hole")

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -51,14 +53,14 @@ type listChecker struct {
 	files    []string
 	issuers  []*x509.Certificate
 	ids      []cert.Issuer
-	revoked  map[cert.Issuer][]*audit.Certificate // in the order of the log
-	seen     map[string]bool                      // files and lists, by checksum
+	revoked  map[cert.Issuer][]span // in the order of the log
+	seen     map[string]bool        // files and lists, by checksum
 	good     int
 	findings []Finding
 }
 
 func newListChecker(books *audit.Books) (*listChecker, error) {
-	c := &listChecker{books: books, files: []string{bundleFile}, revoked: make(map[cert.Issuer][]*audit.Certificate), seen: make(map[string]bool)}
+	c := &listChecker{books: books, files: []string{bundleFile}, revoked: make(map[cert.Issuer][]span), seen: make(map[string]bool)}
 	for id, issuer := range books.Issuers {
 		parsed, err := x509.ParseCertificate(issuer.Certificate)
 		if err != nil {
@@ -67,14 +69,32 @@ func newListChecker(books *audit.Books) (*listChecker, error) {
 		c.ids, c.issuers, c.files = append(c.ids, id), append(c.issuers, parsed), append(c.files, string(id)+".crl")
 	}
 	for _, certificate := range books.Certificates {
-		if certificate.State == audit.Revoked {
-			c.revoked[certificate.Issuer] = append(c.revoked[certificate.Issuer], certificate)
-		}
+		c.revoked[certificate.Issuer] = append(c.revoked[certificate.Issuer], spans(certificate)...)
 	}
 	for _, all := range c.revoked {
-		slices.SortFunc(all, func(a, b *audit.Certificate) int { return cmp.Compare(a.RevokedBy, b.RevokedBy) })
+		slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.by, b.by) })
 	}
 	return c, nil
+}
+
+// span is a time for which a certificate was revoked, in leaves: a hold ends when it is released.
+type span struct {
+	of     *audit.Certificate
+	at     time.Time
+	reason cert.Reason
+	by, to int64
+	last   int64 // the leaf that gave the reason
+}
+
+func spans(c *audit.Certificate) []span {
+	var all []span
+	for _, h := range c.Holds {
+		all = append(all, span{c, h.At, cert.CertificateHold, h.By, h.To, h.By})
+	}
+	if c.State == audit.Revoked {
+		all = append(all, span{c, c.RevokedAt, c.Reason, c.RevokedBy, math.MaxInt64, c.RestatedBy})
+	}
+	return all
 }
 
 // look reads one file of a commit. What is not a list of ours there is a finding.
@@ -149,25 +169,43 @@ func (c *listChecker) judge(issuer *audit.IssuerBook, l *list.List) *audit.Contr
 		return nil
 	}
 	for _, e := range l.Entries {
-		r := c.books.Certificates[e.Serial]
-		switch {
-		case r == nil || r.State != audit.Revoked || r.Issuer != issuer.ID || r.RevokedBy > signed.Index:
-			return contradiction(signed.Index, CRLEntry, "list %s of %s revokes %s, which the log had not", l.Number, issuer.ID, e.Serial)
-		case !e.RevokedAt.Equal(r.RevokedAt) || !e.Reason.CanBecome(r.Reason):
-			return contradiction(signed.Index, CRLEntry, "list %s of %s gives another date or reason for %s than leaf %d", l.Number, issuer.ID, e.Serial, r.RestatedBy)
+		if contradiction := c.entry(issuer, l, signed, e); contradiction != nil {
+			return contradiction
 		}
 	}
 	for _, r := range c.revoked[issuer.ID] {
-		if r.RevokedBy > signed.Intent {
+		if r.by > signed.Intent {
 			break
 		}
 		// The room dropped by its own clock, from which thisUpdate may differ.
-		expired := l.ThisUpdate.Add(list.Skew).After(r.NotAfter.Add(list.KeepAfterExpiry))
-		if _, present := l.Find(r.Serial); !present && !expired {
-			return contradiction(signed.Index, CRLIncomplete, "list %s of %s lacks %s, which leaf %d revoked", l.Number, issuer.ID, r.Serial, r.RevokedBy)
+		expired := l.ThisUpdate.Add(list.Skew).After(r.of.NotAfter.Add(list.KeepAfterExpiry))
+		if _, present := l.Find(r.of.Serial); !present && !expired && r.to > signed.Index {
+			return contradiction(signed.Index, CRLIncomplete, "list %s of %s lacks %s, which leaf %d revoked", l.Number, issuer.ID, r.of.Serial, r.by)
 		}
 	}
 	return nil
+}
+
+// entry judges one entry of a list: the certificate was revoked when the room signed, somewhere between
+// the list's two leaves.
+func (c *listChecker) entry(issuer *audit.IssuerBook, l *list.List, signed audit.Signed, e list.Entry) *audit.Contradiction {
+	of := c.books.Certificates[e.Serial]
+	if of == nil || of.Issuer != issuer.ID {
+		return contradiction(signed.Index, CRLEntry, "list %s of %s revokes %s, which the log had not", l.Number, issuer.ID, e.Serial)
+	}
+	by := int64(-1)
+	for _, r := range spans(of) {
+		if r.by > signed.Index || r.to <= signed.Intent {
+			continue
+		}
+		if by = r.last; e.RevokedAt.Equal(r.at) && e.Reason.CanBecome(r.reason) {
+			return nil
+		}
+	}
+	if by < 0 {
+		return contradiction(signed.Index, CRLEntry, "list %s of %s revokes %s, which the log had not", l.Number, issuer.ID, e.Serial)
+	}
+	return contradiction(signed.Index, CRLEntry, "list %s of %s gives another date or reason for %s than leaf %d", l.Number, issuer.ID, e.Serial, by)
 }
 
 func contradiction(index int64, code, format string, args ...any) *audit.Contradiction {

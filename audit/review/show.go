@@ -110,6 +110,12 @@ func (s *selector) selects(index int64, event audit.Event) bool {
 			selected = s.revoked(index, r) || selected
 		}
 		return selected
+	case *audit.ReleaseDone:
+		selected := false
+		for _, r := range e.Released {
+			selected = s.revoked(index, audit.Revocation{Serial: r.Serial, Issuer: r.Issuer}) || selected
+		}
+		return selected
 	case *audit.DirectoryPublished:
 		ours := func(serial cert.Serial) bool { return s.serials[serial] }
 		return slices.ContainsFunc(e.Added, ours) || slices.ContainsFunc(e.Removed, ours) || s.Serial == "" && s.named(e.CN)

@@ -113,6 +113,7 @@ func TestHostileTextDoesNotReachTheTerminal(t *testing.T) {
 		&audit.IssueDone{Serial: hostile, Revocation: &audit.Revocation{Serial: hostile, Issuer: hostile}}, &audit.IssueAbandoned{Serial: hostile, Why: hostile},
 		&audit.IssueAnswering{Serial: hostile, RequestID: hostile}, &audit.IssueRedelivered{Serial: hostile, RequestID: hostile},
 		&audit.RevokeDone{Revoked: []audit.Revocation{{Serial: hostile}}, Pending: []cert.Serial{hostile}},
+		&audit.ReleaseDone{RequestID: hostile, Released: []audit.Release{{Serial: hostile, Issuer: hostile}}},
 		&audit.CRLIntent{Issuer: hostile, Number: hostile}, &audit.CRLSigned{Issuer: hostile, Number: hostile},
 		&audit.CRLPublished{Commit: hostile, Lists: []audit.ListRef{{Issuer: hostile, Number: hostile}}},
 		&audit.DirectoryPublished{Purpose: hostile, CN: hostile, Added: []cert.Serial{hostile}, Removed: []cert.Serial{hostile}},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -255,6 +256,42 @@ func TestListsAgainstTheLog(t *testing.T) {
 		w.aLife()
 		w.list(3)
 		w.wantContradiction(w.verify(), CRLIncomplete, w.signed(), tip(w))
+	})
+	held := audit.Revocation{Serial: serial(1), Issuer: "users", At: start.Add(time.Minute), Reason: cert.CertificateHold}
+	hold := func(w *world) {
+		w.issue(1, "User 1")
+		w.add(alice, &audit.RevokeDone{RequestID: "hold", Reason: cert.CertificateHold, Revoked: []audit.Revocation{held}})
+	}
+	release := func(w *world) {
+		w.add(alice, &audit.ReleaseDone{RequestID: "release", Released: []audit.Release{{Serial: serial(1), Issuer: "users"}}})
+	}
+	onHold := list.Entry{Serial: held.Serial, RevokedAt: held.At, Reason: held.Reason}
+	t.Run("a hold and its release", func(t *testing.T) {
+		w := newWorld(t)
+		hold(w)
+		w.list(1, onHold)
+		release(w)
+		w.list(2)
+		w.revoke(1)
+		w.list(3, entryOf(1))
+		if r := w.verify(); r.Contradiction != nil || r.Lists != 4 {
+			t.Errorf("%v, %d lists", r.Contradiction, r.Lists)
+		}
+	})
+	t.Run(CRLIncomplete+" without a hold that was released later", func(t *testing.T) {
+		w := newWorld(t)
+		hold(w)
+		w.list(1)
+		at, commit := w.signed(), tip(w)
+		release(w)
+		w.wantContradiction(w.verify(), CRLIncomplete, at, commit)
+	})
+	t.Run(CRLEntry+" of a hold that was released before", func(t *testing.T) {
+		w := newWorld(t)
+		hold(w)
+		release(w)
+		w.list(1, onHold)
+		w.wantContradiction(w.verify(), CRLEntry, w.signed(), tip(w))
 	})
 	t.Run(CRLEntry+" of a live certificate", func(t *testing.T) {
 		w := newWorld(t)

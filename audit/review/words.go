@@ -69,6 +69,8 @@ func subject(event audit.Event) string {
 		return fmt.Sprintf("%d within a minute: %s", e.Count, word(e.Cause))
 	case *audit.RevokeDone:
 		return revoked(e)
+	case *audit.ReleaseDone:
+		return released(e)
 	case *audit.CRLIntent:
 		return fmt.Sprintf("list %s of %s", word(e.Number), word(string(e.Issuer)))
 	case *audit.CRLSigned:
@@ -128,6 +130,14 @@ func revoked(e *audit.RevokeDone) string {
 		parts = append(parts, "as they are signed: "+serials(e.Pending))
 	}
 	return strings.Join(parts, ", ")
+}
+
+func released(e *audit.ReleaseDone) string {
+	off := make([]cert.Serial, len(e.Released))
+	for i, r := range e.Released {
+		off[i] = r.Serial
+	}
+	return serials(off) + " off hold"
 }
 
 func published(e *audit.CRLPublished) string {

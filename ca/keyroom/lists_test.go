@@ -139,6 +139,51 @@ func TestListsHoldEveryRevocation(t *testing.T) {
 	h.lists("9", want)
 }
 
+// TestReleases: a release takes a hold out of the lists, also after a restart, and nothing else.
+func TestReleases(t *testing.T) {
+	h := newHall(t)
+	alice1, _ := h.signed("alice", nil)
+	bob, _ := h.signed("bob", nil)
+	carol, _ := h.signed("carol", nil)
+	h.clock.step(time.Minute)
+	h.revoke(alice1.Serial, cert.CertificateHold)
+	h.revoke(bob.Serial, cert.KeyCompromise)
+	h.revoke(carol.Serial, cert.CertificateHold)
+	want := map[cert.Serial]string{
+		alice1.Serial: at(time.Minute, "Certificate Hold"), bob.Serial: at(time.Minute, "Key Compromise"), carol.Serial: at(time.Minute, "Certificate Hold"),
+	}
+	h.lists("1", want)
+	h.release(alice1.Serial)
+	delete(want, alice1.Serial)
+	h.lists("2", want)
+	h.restart()
+	h.lists("3", want)
+
+	// What is not on hold stays, whatever the log says of it.
+	for _, serial := range []cert.Serial{alice1.Serial, bob.Serial, "0102030405"} {
+		h.release(serial)
+	}
+	h.lists("4", want)
+	if n := strings.Count(h.logged.String(), "not on hold"); n != 3 {
+		t.Errorf("the room's log tells of %d releases of nothing", n)
+	}
+
+	// Held again, it has a date of its own; restated, it can be released no more.
+	h.clock.step(time.Minute)
+	h.revoke(alice1.Serial, cert.CertificateHold)
+	h.revoke(carol.Serial, cert.Superseded)
+	want[alice1.Serial], want[carol.Serial] = at(2*time.Minute, "Certificate Hold"), at(time.Minute, "Superseded")
+	h.release(carol.Serial)
+	h.lists("5", want)
+	h.restart()
+	h.lists("6", want)
+}
+
+func (h *hall) release(serial cert.Serial) {
+	h.Helper()
+	h.add(alice, &audit.ReleaseDone{Released: []audit.Release{{Serial: serial, Issuer: "users"}}})
+}
+
 // TestRevocationInTheSameBatch brings the revocation and the list's intent together. Of one issuer there
 // is one list in a batch: 64 large ones would exhaust the memory, and the journal record with them.
 func TestRevocationInTheSameBatch(t *testing.T) {

@@ -1,6 +1,7 @@
 package keyroom
 
 import (
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -47,6 +48,21 @@ func (r *revoked) add(index int64, rev audit.Revocation, notAfter time.Time) {
 			r.encoded = nil // the next list says why
 		}
 	}
+}
+
+// release takes an entry out again if it is a hold, which alone can end (RFC 5280 section 5.3.1). It
+// tells whether it was.
+func (r *revoked) release(serial cert.Serial) bool {
+	i, ok := r.at[serial]
+	if !ok || r.entries[i].Reason != cert.CertificateHold {
+		return false
+	}
+	delete(r.at, serial)
+	r.entries, r.encoded = slices.Delete(r.entries, i, i+1), nil
+	for later := i; later < len(r.entries); later++ {
+		r.at[r.entries[later].Serial] = later
+	}
+	return true
 }
 
 // writable gives the date that a list can carry. The leaf is on the log for good: a date that cannot be

@@ -277,6 +277,10 @@ func (r *Room) read(index int64, leaf []byte, event audit.Event, now time.Time) 
 		for _, revocation := range e.Revoked {
 			r.revoke(index, revocation, now)
 		}
+	case *audit.ReleaseDone:
+		for _, release := range e.Released {
+			r.release(index, release)
+		}
 	case *audit.IssueDone:
 		if e.Revocation != nil {
 			r.revoke(index, *e.Revocation, now)
@@ -297,6 +301,15 @@ func (r *Room) revoke(index int64, rev audit.Revocation, now time.Time) {
 		rev.At = now
 	}
 	r.issuers[s.issuer].revoked.add(index, rev, s.notAfter)
+}
+
+// release takes a certificate off hold. A release of anything else changes nothing here, and the verifier
+// names it.
+func (r *Room) release(index int64, release audit.Release) {
+	s, ok := r.signed[release.Serial]
+	if !ok || !r.issuers[s.issuer].revoked.release(release.Serial) {
+		r.log.Error("the log releases a certificate that is not on hold", "serial", release.Serial, "index", index)
+	}
 }
 
 // take follows the effects of one record that is durable, or about to be.

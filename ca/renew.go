@@ -1,0 +1,72 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/store"
+)
+
+// Renew issues a certificate with the names of one that there is: with a new key, beside the old one,
+// which stays as it is. Everything else is as in Issue.
+func (a *Authority) Renew(ctx context.Context, call Call, r RenewRequest) (*Issued, error) {
+	old, err := a.predecessor(ctx, r)
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		// An answer that was given is given again, whatever became of the old certificate since.
+		request, found, lost := a.earlier(ctx, call, store.IssueMethod)
+		switch {
+		case lost != nil:
+			return nil, lost
+		case !found:
+			return nil, err
+		}
+		old, err = a.certificate(ctx, request.Serial)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if call.Rule, err = r.May(old); err != nil {
+		return nil, err
+	}
+	return a.Issue(ctx, call, IssueRequest{
+		Purpose: old.Purpose, Name: name.Name{Text: old.CN, Key: old.Key}, SANs: old.SANs, Renews: old.Serial,
+		CSR: r.CSR, KeyType: r.KeyType, ValidDays: r.ValidDays,
+	})
+}
+
+// predecessor gives the certificate that a renewal means: by its serial, or the newest of a name.
+func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Certificate, error) {
+	candidates, err := candidates(a.finder(ctx), r.Serial, r.Names, []store.State{store.StateLive, store.StateRevoked})
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	var newest store.Certificate
+	var why error
+	for _, c := range candidates {
+		_, denied := r.May(c)
+		switch {
+		case denied != nil && r.Serial != "":
+			none := noCertificate()
+			none.Record = denied.Error()
+			return store.Certificate{}, none
+		case denied != nil:
+			why = denied
+		case c.State == store.StateRevoked:
+			why = refuse("certificate.revoked", "certificate %s was revoked at %s (%s); what is revoked is not renewed, issue a new one", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
+		case newest.Serial != "" && newest.Purpose != c.Purpose:
+			return store.Certificate{}, refuse("selection", "%q has certificates for more than one purpose; say which one to renew", c.CN)
+		case newest.Serial == "" || c.Intent > newest.Intent:
+			newest = c
+		}
+	}
+	switch {
+	case newest.Serial != "":
+		return newest, nil
+	case why != nil:
+		return store.Certificate{}, why
+	}
+	return store.Certificate{}, noCertificate()
+}

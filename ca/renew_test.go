@@ -1,0 +1,93 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/store"
+)
+
+func (w *world) renew(id string, r RenewRequest) (*Issued, error) {
+	if r.May == nil {
+		r.May = anyone
+	}
+	return w.authority.Renew(context.Background(), call(id, fmt.Sprint("renew", r.Serial, r.Names)), r)
+}
+
+// TestRenew: the new certificate has the names of the old one and a key of its own, and a retry gets it
+// again even after the old one was revoked.
+func TestRenew(t *testing.T) {
+	w := newWorld(t)
+	asked := w.request(cert.User, "Alice")
+	asked.SANs = cert.SANs{Email: []string{"alice@example.org"}}
+	old, err := w.authority.Issue(context.Background(), call("one", "alice"), asked)
+	w.must(err)
+	from := w.head()
+	fresh, err := w.renew("two", RenewRequest{Serial: old.Serial})
+	w.must(err)
+	was, is := w.parse(old.Certificate), w.parse(fresh.Certificate)
+	if fresh.Serial == old.Serial || bytes.Equal(was.RawSubjectPublicKeyInfo, is.RawSubjectPublicKeyInfo) || !bytes.Equal(was.RawSubject, is.RawSubject) ||
+		len(is.EmailAddresses) != 1 || is.EmailAddresses[0] != "alice@example.org" || len(fresh.PKCS12) == 0 || fresh.CN != "Alice" || fresh.Purpose != cert.User {
+		t.Errorf("%+v", fresh)
+	}
+	if intent := w.events(from)[0].(*audit.IssueIntent); intent.Renews != old.Serial || intent.Rule != "rule" {
+		t.Errorf("the log says %+v", intent)
+	}
+	if w.certificate(old.Serial).State != store.StateLive {
+		t.Error("the old certificate did not stay")
+	}
+
+	_, err = w.revokeBy("r", RevokeRequest{Serial: old.Serial, Reason: cert.Superseded})
+	w.must(err)
+	again, err := w.renew("two", RenewRequest{Serial: old.Serial})
+	w.must(err)
+	if again.Serial != fresh.Serial || again.Password != fresh.Password || !bytes.Equal(again.PKCS12, fresh.PKCS12) {
+		t.Error("a retry got another answer")
+	}
+	// By name it is the newest that is live.
+	third, err := w.renew("three", RenewRequest{Names: names(w, "alice", cert.User, cert.Caller)})
+	w.must(err)
+	if c := w.certificate(third.Serial); c.CN != "Alice" || third.Serial == fresh.Serial {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestRenewRefuses: nothing that is revoked, unknown or not the caller's is renewed.
+func TestRenewRefuses(t *testing.T) {
+	w := newWorld(t)
+	revoked, live := w.issue("one", "Bob"), w.issue("two", "alice")
+	_, err := w.revokeBy("r", RevokeRequest{Serial: revoked.Serial, Reason: cert.CertificateHold})
+	w.must(err)
+	_, err = w.authority.Issue(context.Background(), call("three", "alice"), w.request(cert.Caller, "alice"))
+	w.must(err)
+	from := w.head()
+	denied := func(store.Certificate) (string, error) { return "", refuse("policy.denied", "no") }
+	for name, c := range map[string]struct {
+		r    RenewRequest
+		want string
+	}{
+		"on hold":             {RenewRequest{Serial: revoked.Serial}, "certificate.revoked"},
+		"on hold, by name":    {RenewRequest{Names: names(w, "bob", cert.User)}, "certificate.revoked"},
+		"unknown":             {RenewRequest{Serial: "1f"}, "certificate.unknown"},
+		"unknown, by name":    {RenewRequest{Names: names(w, "carol", cert.User)}, "certificate.unknown"},
+		"two purposes":        {RenewRequest{Names: names(w, "alice", cert.User, cert.Caller)}, "selection"},
+		"another's":           {RenewRequest{Serial: live.Serial, May: denied}, "certificate.unknown"},
+		"another's, by name":  {RenewRequest{Names: names(w, "alice", cert.User), May: denied}, "policy.denied"},
+		"for too long a time": {RenewRequest{Serial: live.Serial, ValidDays: 10_000}, "validity.days"},
+	} {
+		_, err := w.renew("x"+cert.SHA256([]byte(name)), c.r)
+		if got := refusalOf(t, err).Code; got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+	if _, err := w.renew("two", RenewRequest{Serial: live.Serial}); refusalOf(t, err).Code != "request_id.other_request" {
+		t.Error(err)
+	}
+	if w.head() != from {
+		t.Errorf("a refusal changed the books: %s", w.types(from))
+	}
+}
