@@ -29,7 +29,7 @@ type List struct {
 
 // List gives an issuer's list; false if none was signed yet.
 func (s *Store) List(ctx context.Context, issuer cert.Issuer) (List, bool, error) {
-	lists, err := s.lists(ctx, " WHERE issuer = $1", issuer)
+	lists, err := s.lists(ctx, "der", " WHERE issuer = $1", issuer)
 	if err != nil || len(lists) == 0 {
 		return List{}, false, err
 	}
@@ -37,9 +37,12 @@ func (s *Store) List(ctx context.Context, issuer cert.Issuer) (List, bool, error
 }
 
 // Lists gives every issuer's list, in the order of their names.
-func (s *Store) Lists(ctx context.Context) ([]List, error) { return s.lists(ctx, "") }
+func (s *Store) Lists(ctx context.Context) ([]List, error) { return s.lists(ctx, "der", "") }
 
-func (s *Store) lists(ctx context.Context, where string, args ...any) ([]List, error) {
+// ListTimes gives every issuer's list as Lists does, without its DER, which can be large.
+func (s *Store) ListTimes(ctx context.Context) ([]List, error) { return s.lists(ctx, "NULL", "") }
+
+func (s *Store) lists(ctx context.Context, der, where string, args ...any) ([]List, error) {
 	var lists []List
 	err := s.reading(func(st *statements) error {
 		return st.rows(ctx, func(rows *sql.Rows) error {
@@ -51,7 +54,7 @@ func (s *Store) lists(ctx context.Context, where string, args ...any) ([]List, e
 			l.PublishedAt, l.PublishedNextUpdate = fromMicros(at), fromMicros(publishedNext)
 			lists = append(lists, l)
 			return err
-		}, `SELECT issuer, number, this_update, next_update, entries, der, sha256, signed,
+		}, `SELECT issuer, number, this_update, next_update, entries, `+der+`, sha256, signed,
 			published_number, published_commit, published_at, published_next_update FROM list`+where+" ORDER BY issuer", args...)
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -126,9 +127,9 @@ func TestOpenCreatesNothing(t *testing.T) {
 
 func TestSchemaIsPinned(t *testing.T) {
 	for name, statements := range map[string]string{
-		"newer":   "INSERT INTO migration VALUES (99, 'migrations/sqlite/0099_later.sql', 'abc')",
+		"newer":   fmt.Sprintf("INSERT INTO migration VALUES (%d, 'migrations/sqlite/9999_later.sql', 'abc')", len(sqliteMigrations)+1),
 		"changed": "UPDATE migration SET sha256 = 'abc'",
-		"gap":     "UPDATE migration SET version = 99 WHERE version = 1",
+		"gap":     "DELETE FROM migration WHERE version = 1",
 	} {
 		s := closedStore(t, 0)
 		python(t, s.path, statements)
