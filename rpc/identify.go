@@ -23,7 +23,7 @@ func (s *Server) identify(ctx context.Context, r *http.Request) (rq *request, st
 		return nil, stranger, err
 	}
 	id, err := s.newID()
-	return &request{id: id, made: true, caller: c, who: audit.Actor{
+	return &request{id: id, made: true, caller: c, ends: r.TLS.PeerCertificates[0].NotAfter, who: audit.Actor{
 		Kind: audit.ByCaller, Name: c.name, Key: cert.SHA256(r.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo), Peer: r.RemoteAddr,
 	}}, "", err
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -51,6 +52,7 @@ type request struct {
 	made   bool   // the caller gave none, so it was made for it: every answer says it, and a retry can use it
 	body   string // SHA-256 of what is asked, lower-case hex
 	about  about
+	ends   time.Time // the caller's certificate, the one of this connection
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets
@@ -159,8 +161,18 @@ func (s *Server) planned(ctx context.Context, rq *request, a answer) (answer, er
 }
 
 // perform runs one call and turns whatever came of it into what goes on the wire: an answer, a plain
-// value, or a fault.
+// value, or a fault. Every answer warns of the end of the caller's certificate.
 func (s *Server) perform(ctx context.Context, rq *request, params []any) (any, *fault) {
+	value, f := s.outcome(ctx, rq, params)
+	if a, ok := value.(answer); ok {
+		if text := notice(rq.caller.name, rq.ends, s.now()); text != "" {
+			a.detail["notice"] = text
+		}
+	}
+	return value, f
+}
+
+func (s *Server) outcome(ctx context.Context, rq *request, params []any) (any, *fault) {
 	row, ok := s.methods[rq.method]
 	if !ok {
 		return nil, s.misunderstood(ctx, rq, &fault{codeNoMethod, "method.unknown", "there is no such method; system.listMethods tells which there are"})

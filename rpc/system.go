@@ -17,6 +17,7 @@ func (s *Server) table() map[string]row {
 		method(s, releaseMethod, releaseHelp, s.release),
 		method(s, retireMethod, retireHelp, s.retire),
 		method(s, statusMethod, statusHelp, s.status),
+		method(s, expiringMethod, expiringHelp, s.expiring),
 		method(s, chainMethod, chainHelp, s.chain),
 		{"system.listMethods", "List the methods.", []string{"array"}, s.listMethods},
 		{"system.methodSignature", "Give the types of a method's result and parameters.", []string{"array", "string"}, s.methodSignature},

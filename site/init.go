@@ -247,10 +247,14 @@ git:
 callers:
   - name: %s
     grants:
-      - methods: [ca.issue, ca.renew, ca.revoke, ca.hold, ca.release, ca.retire, ca.status, ca.chain]
+      - methods: [ca.issue, ca.renew, ca.revoke, ca.hold, ca.release, ca.retire, ca.status, ca.expiring, ca.chain]
         purposes: [user, server]
         names: ["*"]%s
-`, i.Listen, directoryFile, i.base(), gitBranch, gitFolder, firstCaller, domains)
+      # Its own next certificate, and no other caller's.
+      - methods: [ca.issue]
+        purposes: [caller]
+        names: [%s]
+`, i.Listen, directoryFile, i.base(), gitBranch, gitFolder, firstCaller, domains, firstCaller)
 }
 
 // firstIssues opens the log and has the service's own certificate and the first caller's issued as

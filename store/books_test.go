@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"testing"
@@ -345,18 +344,8 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{Query{States: []State{StateOpen}, Limit: 10}, "SEARCH certificate USING INDEX certificate_state (state=?)"},
 	} {
 		text, args := c.q.statement(time.Time{})
-		var plan []string
-		err := s.reading(func(st *statements) error {
-			return st.rows(context.Background(), func(rows *sql.Rows) error {
-				var id, parent, unused int
-				var detail string
-				err := rows.Scan(&id, &parent, &unused, &detail)
-				plan = append(plan, detail)
-				return err
-			}, "EXPLAIN QUERY PLAN "+text, args...)
-		})
-		if diff := cmp.Diff([]string{c.want}, plan); err != nil || diff != "" {
-			t.Errorf("%+v: %v %s", c.q, err, diff)
+		if diff := cmp.Diff([]string{c.want}, plan(t, s, text, args...)); diff != "" {
+			t.Errorf("%+v: %s", c.q, diff)
 		}
 	}
 }

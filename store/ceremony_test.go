@@ -2,10 +2,10 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/chancery-ca/chancery/audit"
 )
@@ -26,17 +26,7 @@ func TestCeremonyIsFoundByItsIndex(t *testing.T) {
 	if list, ok := leaf.Event.(*audit.RootListNamed); err != nil || !ok || list.Number != "2" {
 		t.Errorf("%+v, %v", leaf, err)
 	}
-	var plan strings.Builder
-	err = s.reading(func(st *statements) error {
-		return st.rows(context.Background(), func(rows *sql.Rows) error {
-			var id, parent, unused int
-			var detail string
-			err := rows.Scan(&id, &parent, &unused, &detail)
-			plan.WriteString(detail + "\n")
-			return err
-		}, "EXPLAIN QUERY PLAN "+ceremonyLeaves)
-	})
-	if err != nil || !strings.Contains(plan.String(), "leaf_ceremony") {
-		t.Errorf("%v, the plan:\n%s", err, &plan)
+	if steps := plan(t, s, ceremonyLeaves); !cmp.Equal(steps, []string{"SCAN leaf USING INDEX leaf_ceremony"}) {
+		t.Errorf("the plan is %q", steps)
 	}
 }

@@ -162,13 +162,14 @@ func collect(found *[]Certificate) func(*sql.Rows) error {
 	}
 }
 
-func scanCertificate(rows *sql.Rows) (Certificate, error) {
+// scanCertificate reads certificateColumns, and what a query asks for behind them.
+func scanCertificate(rows *sql.Rows, more ...any) (Certificate, error) {
 	var c Certificate
 	var sans string
 	var notBefore, notAfter, deadline, revokedAt, releasedHold int64
-	err := rows.Scan(&c.Serial, &c.Issuer, &c.Purpose, &c.CN, &c.Key, &sans, &c.KeyType, &c.State, &c.Caller, &c.RequestID,
+	err := rows.Scan(append([]any{&c.Serial, &c.Issuer, &c.Purpose, &c.CN, &c.Key, &sans, &c.KeyType, &c.State, &c.Caller, &c.RequestID,
 		&c.BodySHA256, &notBefore, &notAfter, &deadline, &c.Intent, &c.Done, &c.SPKISHA256, &c.TBSSHA256, &c.CSR,
-		&c.Sealed, &c.DER, &c.Entry, &c.RevokeAsked, &revokedAt, &c.Reason, &releasedHold)
+		&c.Sealed, &c.DER, &c.Entry, &c.RevokeAsked, &revokedAt, &c.Reason, &releasedHold}, more...)...)
 	if err != nil {
 		return Certificate{}, err
 	}

@@ -1,0 +1,115 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/store"
+)
+
+const expiringMethod = "ca.expiring"
+
+const expiringHelp = `Tell which live certificates end soon, the first to end first. Answers ok, a message, and details: code
+request_id certificates[]{as in ca.status, and superseded}, and next if there may be more: ask again
+with it as after, and the same other members. superseded is true when a live certificate of the same purpose
+and name ends later. Only what a grant of yours covers is told. Its one parameter is a struct:`
+
+type expiringParams struct {
+	WithinDays int    `json:"within_days,omitempty" help:"1 to 825; 0 is 30"`
+	Purpose    string `json:"purpose,omitempty" help:"user, server or caller; without it, all that you have a grant for"`
+	Limit      int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
+	After      string `json:"after,omitempty" help:"the next of the answer before"`
+}
+
+func (p expiringParams) about() about { return about{purpose: p.Purpose} }
+
+// The bounds of what may be asked for. No certificate is valid for longer.
+const (
+	expiringDays    = 30
+	expiringMaxDays = 825
+	expiringPage    = 100
+	expiringMaxPage = 1000
+)
+
+func (s *Server) expiring(ctx context.Context, rq *request, p expiringParams) (answer, error) {
+	r, err := p.request()
+	if err != nil {
+		return answer{}, err
+	}
+	if _, err := rq.caller.allow(wish{method: expiringMethod, purpose: r.Purpose}); err != nil {
+		return answer{}, err
+	}
+	r.See = func(c store.Certificate) bool {
+		_, err := rq.caller.allow(concerning(expiringMethod, c))
+		return err == nil
+	}
+	page, err := s.authority.Expiring(ctx, r)
+	if err != nil {
+		return answer{}, err
+	}
+	certificates, renewed := []any{}, 0
+	for _, c := range page.Certificates {
+		m := statusOf(c.CertificateStatus)
+		m["superseded"] = c.Superseded
+		certificates = append(certificates, m)
+		if c.Superseded {
+			renewed++
+		}
+	}
+	detail := map[string]any{"code": "expiring", "certificates": certificates}
+	msg := fmt.Sprintf("within %d days end, and you may see: %d, of which %d have a successor", r.Within/day, len(certificates), renewed)
+	if page.Next != nil {
+		detail["next"] = cursor(*page.Next)
+		msg += "; there may be more: ask again with next as after"
+	}
+	return answer{true, msg, detail}, nil
+}
+
+const day = 24 * time.Hour
+
+func (p expiringParams) request() (r ca.ExpiringRequest, err error) {
+	days, page := p.WithinDays, p.Limit
+	if days == 0 {
+		days = expiringDays
+	}
+	if page == 0 {
+		page = expiringPage
+	}
+	if days < 1 || days > expiringMaxDays {
+		return r, refuse("expiring.window", "within_days: %d; want 1 to %d", days, expiringMaxDays)
+	}
+	if page < 1 || page > expiringMaxPage {
+		return r, refuse("expiring.page", "limit: %d; want 1 to %d", page, expiringMaxPage)
+	}
+	r = ca.ExpiringRequest{Within: time.Duration(days) * day, Most: page}
+	if p.Purpose != "" {
+		if r.Purpose, err = readPurpose(p.Purpose); err != nil {
+			return r, err
+		}
+	}
+	if p.After != "" {
+		if r.After, err = readCursor(p.After); err != nil {
+			return r, refuse("expiring.page", "after: want the next of an answer, unchanged")
+		}
+	}
+	return r, nil
+}
+
+// cursor is a place as callers hand it back: microseconds since 1970, and the index of the intent.
+func cursor(p store.Place) string {
+	return strconv.FormatInt(p.NotAfter.UnixMicro(), 10) + "." + strconv.FormatInt(p.Intent, 10)
+}
+
+func readCursor(text string) (store.Place, error) {
+	end, intent, _ := strings.Cut(text, ".")
+	micros, err := strconv.ParseInt(end, 10, 64)
+	if err != nil {
+		return store.Place{}, err
+	}
+	index, err := strconv.ParseInt(intent, 10, 64)
+	return store.Place{NotAfter: time.UnixMicro(micros), Intent: index}, err
+}
