@@ -3,14 +3,11 @@ package site
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -54,7 +51,11 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	if err := d.begin(ctx, p); err != nil {
 		return err
 	}
-	server, err := d.server(p)
+	own, err := newIdentity(p)
+	if err != nil {
+		return err
+	}
+	server, err := d.server(p, own)
 	if err != nil {
 		return err
 	}
@@ -67,6 +68,7 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	tasks := []func(context.Context) error{
 		func(ctx context.Context) error { return server.Serve(ctx, listener) },
 		p.lists.Run,
+		own.run,
 		func(ctx context.Context) error { return d.keepRecovering(ctx, p) },
 	}
 	if p.directory != nil {
@@ -123,11 +125,7 @@ func (d Daemon) note(ctx context.Context, p *parts, e audit.Event) error {
 	return nil
 }
 
-func (d Daemon) server(p *parts) (*rpc.Server, error) {
-	own, err := tls.LoadX509KeyPair(d.Config.secret(serverCertFile), d.Config.secret(serverKeyFile))
-	if err != nil {
-		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
-	}
+func (d Daemon) server(p *parts, own *identity) (*rpc.Server, error) {
 	chain, err := p.authority.Chain(cert.Caller)
 	if err != nil {
 		return nil, err
@@ -138,7 +136,7 @@ func (d Daemon) server(p *parts) (*rpc.Server, error) {
 	}
 	server, err := rpc.New(rpc.Options{
 		Authority: p.authority, Store: p.store, Config: rpc.Config{Callers: d.Config.Callers}, CallersCA: callers,
-		TLSCertificate: func() tls.Certificate { return own },
+		TLSCertificate: own.current,
 		MinTLS12:       d.Config.TLS12,
 		Log:            d.Log, Now: time.Now, Rand: rand.Reader,
 	})
@@ -150,19 +148,11 @@ func (d Daemon) server(p *parts) (*rpc.Server, error) {
 
 // ownHosts gives the host names of the service's own certificate; none while init has not made it yet.
 func (c Config) ownHosts() ([]string, error) {
-	text, err := os.ReadFile(c.secret(serverCertFile))
+	own, err := c.ownCertificate()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, fmt.Errorf("%s is not PEM", c.secret(serverCertFile))
-	}
-	own, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
+		return nil, err
 	}
 	var hosts []string
 	for _, host := range append([]string{own.Subject.CommonName}, own.DNSNames...) {

@@ -3,10 +3,8 @@ package site
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -93,23 +91,6 @@ func (c Config) serviceDeadline(context.Context, *store.Store) ([]Deadline, erro
 		codeExpiryService, own.Subject.CommonName, own.NotAfter,
 		"the daemon renews it by itself while it runs: look for " + codeExpiryService + " in its journal, mend that, and restart it",
 	}}, nil
-}
-
-// ownCertificate is the one that the RPC is served with.
-func (c Config) ownCertificate() (*x509.Certificate, error) {
-	text, err := os.ReadFile(c.secret(serverCertFile))
-	if err != nil {
-		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, fmt.Errorf("reading the service's own certificate: %s is not PEM", c.secret(serverCertFile))
-	}
-	own, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading the service's own certificate: %w", err)
-	}
-	return own, nil
 }
 
 // callerDeadlines gives the latest end of each caller's certificates, also when it has passed. A caller

@@ -1,0 +1,217 @@
+package site
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/ca/profile"
+	"github.com/chancery-ca/chancery/crashpoint"
+)
+
+// renewEvery is how often the service looks at its own certificate, and so how soon a renewal that failed
+// is tried again.
+const renewEvery = time.Hour
+
+// renewer is who asks for the service's own certificates. No caller can have a name with a dot.
+const renewer = "service.renewal"
+
+// identity is what the RPC is served with, and renews it while connections go on. The certificate that was
+// renewed is not revoked: nobody else has its key, and it ends by itself.
+type identity struct {
+	config    Config
+	authority *ca.Authority
+	log       *zap.Logger
+	pair      atomic.Pointer[tls.Certificate]
+}
+
+func newIdentity(p *parts) (*identity, error) {
+	pair, err := p.config.ownPair()
+	if err != nil {
+		return nil, err
+	}
+	i := &identity{config: p.config, authority: p.authority, log: p.log}
+	i.pair.Store(&pair)
+	return i, nil
+}
+
+// current is for each new connection.
+func (i *identity) current() tls.Certificate { return *i.pair.Load() }
+
+// run renews in time until ctx ends.
+func (i *identity) run(ctx context.Context) error {
+	i.look(ctx, time.Now())
+	return every(ctx, renewEvery, func() { i.look(ctx, time.Now()) })
+}
+
+func (i *identity) look(ctx context.Context, now time.Time) {
+	old := i.pair.Load().Leaf
+	if now.Before(renewalOf(old)) {
+		return
+	}
+	fields := []zap.Field{zap.String("code", codeExpiryService), zap.String("subject", old.Subject.CommonName), zap.Time("not_after", old.NotAfter)}
+	if err := i.renew(ctx, old); err != nil {
+		if ctx.Err() == nil {
+			i.log.Error("the service's own certificate is not renewed", append(fields, zap.Error(err))...)
+		}
+		return
+	}
+	next := i.pair.Load().Leaf
+	i.log.Info("the service's own certificate is renewed", append(fields,
+		zap.String("serial", string(cert.SerialOf(next.SerialNumber))), zap.Time("until", next.NotAfter))...)
+}
+
+// renewalOf is when a certificate is renewed: after two thirds of its life, or up to a twentieth earlier, as
+// its serial number draws it, so that many services do not come at once.
+func renewalOf(c *x509.Certificate) time.Time {
+	life := c.NotAfter.Sub(c.NotBefore)
+	jitter := new(big.Int).Mod(c.SerialNumber, big.NewInt(max(1, int64(life/20))))
+	return c.NotBefore.Add(life*2/3 - time.Duration(jitter.Int64()))
+}
+
+// renew has a certificate with the names of the old one issued the normal way, for a new key, and serves
+// with it from then on.
+//
+// The key is on the disk before anything is asked for it, and the request is named after it and the old
+// serial number: whatever a crash interrupts, the next try has the same key and gets the same certificate.
+// Both get their place in one rename.
+func (i *identity) renew(ctx context.Context, old *x509.Certificate) error {
+	key, text, err := i.draft()
+	if err != nil {
+		return fmt.Errorf("making the key: %w", err)
+	}
+	issued, err := i.issue(ctx, old, key)
+	if err != nil {
+		return fmt.Errorf("issuing for %s: %w", old.Subject.CommonName, err)
+	}
+	for _, der := range [][]byte{issued.Certificate, issued.Chain[0]} {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	pair, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		return fmt.Errorf("joining key and certificate: %w", err)
+	}
+	if err := i.replace(text); err != nil {
+		return fmt.Errorf("keeping key and certificate: %w", err)
+	}
+	i.pair.Store(&pair)
+	return nil
+}
+
+func (i *identity) draftPath() string { return i.config.renewed() + ".next" }
+
+// draft gives the key for the next certificate and its PEM: the one of a try that a crash interrupted, or a
+// new one. What is there and is no key was cut off while it was written, before anything was asked for it.
+func (i *identity) draft() (crypto.Signer, []byte, error) {
+	text, err := os.ReadFile(i.draftPath())
+	if err == nil {
+		if block, rest := pem.Decode(text); block != nil {
+			if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+				if signer, ok := key.(crypto.Signer); ok {
+					return signer, text[:len(text)-len(rest)], nil
+				}
+			}
+		}
+		err = os.Remove(i.draftPath())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	key, err := cert.GenerateKey(rand.Reader, cert.P256)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	text = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	crashpoint.Before("service.draft")
+	if err := writeNew(i.draftPath(), 0o600, text); err != nil {
+		return nil, nil, err
+	}
+	if err := syncDir(i.config.State); err != nil {
+		return nil, nil, err
+	}
+	crashpoint.After("service.draft")
+	return key, text, nil
+}
+
+func (i *identity) issue(ctx context.Context, old *x509.Certificate, key crypto.Signer) (*ca.Issued, error) {
+	n, err := name.Canonical(cert.Server, old.Subject.CommonName)
+	if err != nil {
+		return nil, err
+	}
+	had := cert.SANs{DNS: old.DNSNames}
+	for _, ip := range old.IPAddresses {
+		had.IP = append(had.IP, ip.String())
+	}
+	sans, err := name.CanonicalSANs(cert.Server, n, had)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := profile.MakeCSR(rand.Reader, key, n.Text)
+	if err != nil {
+		return nil, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	sum := cert.SHA256(spki) // a CSR is another one each time, the key is not
+	call := ca.Call{
+		Who: audit.Actor{Kind: audit.ByDaemon, Name: renewer}, Rule: renewer, BodySHA256: sum,
+		RequestID: "renew-" + string(cert.SerialOf(old.SerialNumber)) + "-" + sum[:16],
+	}
+	return i.authority.Issue(ctx, call, ca.IssueRequest{Purpose: cert.Server, Name: n, SANs: sans, CSR: csr})
+}
+
+// replace puts text, which begins with the key as it is in the draft, into the place of the renewed pair.
+// Nothing that a crash leaves of the draft touches the key in it.
+func (i *identity) replace(text []byte) error {
+	f, err := os.OpenFile(i.draftPath(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	crashpoint.Before("service.replace")
+	_, err = f.WriteAt(text, 0)
+	if err == nil {
+		err = f.Truncate(int64(len(text)))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(i.draftPath(), i.config.renewed()); err != nil {
+		return err
+	}
+	crashpoint.After("service.replace")
+	return syncDir(i.config.State)
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
