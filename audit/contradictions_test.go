@@ -258,6 +258,10 @@ func contradictions() []contradiction {
 			return l.listSigned("1", later)
 		}},
 		{audit.CRLNumber, func(l *ledger) int64 { return l.add(daemon, &audit.RootListNamed{Number: "1"}) }},
+		{audit.CRLBackwards, func(l *ledger) int64 {
+			l.add(daemon, &audit.RootListNamed{Number: "2", ThisUpdate: l.now})
+			return l.add(daemon, &audit.RootListNamed{Number: "3", ThisUpdate: l.now.AddDate(0, 0, -1)})
+		}},
 		{audit.CRLSignedWithoutIntent, func(l *ledger) int64 { return l.listSigned("1", 3) }},
 		{audit.CRLSignedWithoutIntent, func(l *ledger) int64 { return l.listSigned("2", l.listIntent("1")) }},
 		{audit.CRLSignedWithoutIntent, func(l *ledger) int64 {

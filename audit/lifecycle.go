@@ -39,6 +39,7 @@ const (
 	ReleaseNotHeld         = "release.not_held"               // released, and not on hold
 	CRLIssuer              = "crl.issuer"                     // a list of an issuer or a room that the log does not name
 	CRLNumber              = "crl.number"                     // a number that does not rise
+	CRLBackwards           = "crl.backwards"                  // a list of the root from before its last one
 	CRLSignedWithoutIntent = "crl.signed_without_intent"      // a list that nothing announced
 	CRLPublishedUnknown    = "crl.published_unknown"          // published is not what was signed last
 	CRLCheckpoint          = "crl.checkpoint"                 // the checkpoint beside a list does not cover it
@@ -174,11 +175,15 @@ func (b *Books) ceremony(id cert.Issuer) *Contradiction {
 	return nil
 }
 
-// rootList takes up a list of the offline root. It may come late: the root signs a new one every year.
+// rootList takes up a list of the offline root. Unlike the rest of the ceremony it may come late: the root
+// signs a new one every year.
 func (b *Books) rootList(index int64, e *RootListNamed) *Contradiction {
 	root := b.Issuers[cert.Root]
 	if root == nil {
 		return contradict(CRLIssuer, "a list of a root that the log does not name")
+	}
+	if n := len(root.Lists); n > 0 && e.ThisUpdate.Before(root.Lists[n-1].ThisUpdate) {
+		return contradict(CRLBackwards, "list %.64s of the root is of %s, and list %s of %s", e.Number, stamp(e.ThisUpdate), root.Lists[n-1].Number, stamp(root.Lists[n-1].ThisUpdate))
 	}
 	if c := root.rise(e.Number); c != nil {
 		return c

@@ -46,6 +46,7 @@ const (
 	codePublish  = "crl.publish"
 	codeTampered = "crl.tampered"
 	codeBooks    = "crl.books"
+	codeRoot     = "crl.root"
 )
 
 // Loop publishes the lists of every issuer of the key room.
@@ -184,7 +185,11 @@ func (l *Loop) publish(ctx context.Context, debts []store.Debt) (string, error) 
 			return "", fmt.Errorf("signing the list of %s: %w", i.id, err)
 		}
 	}
-	return l.push(ctx, debts)
+	root, err := l.rootList(ctx, seen[cert.Root])
+	if err != nil {
+		return "", err
+	}
+	return l.push(ctx, debts, root)
 }
 
 // needsNew tells whether an issuer's last list no longer does: it may lack a revocation, is old, or

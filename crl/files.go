@@ -62,12 +62,7 @@ type manifestList struct {
 }
 
 // files gives the content of the folder but for the checkpoint. The same lists give the same bytes.
-func (l *Loop) files(lists []store.List) (gitrepo.Files, error) {
-	rootCRL := l.signer.Hello().RootCRL
-	root, err := list.Parse(rootCRL)
-	if err != nil {
-		return nil, fmt.Errorf("reading the root's CRL: %w", err)
-	}
+func (l *Loop) files(lists []store.List, root *list.List) (gitrepo.Files, error) {
 	files := gitrepo.Files{readmeFile: []byte(readme)}
 	m := manifest{Files: make(map[string]string)}
 	var bundle [][]byte

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,22 +20,23 @@ import (
 
 // push brings the lists of the books to the remote with a checkpoint that covers them, and enters that
 // they are published.
-func (l *Loop) push(ctx context.Context, debts []store.Debt) (string, error) {
+func (l *Loop) push(ctx context.Context, debts []store.Debt, root rootList) (string, error) {
 	lists, err := l.store.Lists(ctx)
 	if err != nil {
 		return "", err
 	}
-	o := &offer{loop: l, lists: lists}
+	o := &offer{loop: l, lists: lists, root: root.list}
 	if o.least, err = l.mustCover(ctx, lists); err != nil {
 		return "", err
 	}
+	o.least = max(o.least, root.leaf+1)
 	if o.note, err = l.signer.Checkpoint(ctx); err != nil {
 		return "", fmt.Errorf("asking for a checkpoint: %w", err)
 	}
 	if o.head, err = audit.OpenCheckpoint(o.note, l.signer.Hello().LogKey); err != nil {
 		return "", err
 	}
-	if o.files, err = l.files(lists); err != nil {
+	if o.files, err = l.files(lists, root.list); err != nil {
 		return "", err
 	}
 	commit, changed, err := l.publisher.Publish(ctx, o.change)
@@ -88,6 +90,7 @@ func (l *Loop) signedAt(ctx context.Context, kept store.List) (int64, error) {
 type offer struct {
 	loop    *Loop
 	lists   []store.List
+	root    *list.List
 	files   gitrepo.Files // all but the checkpoint
 	least   int64         // leaves that the checkpoint has to cover
 	note    []byte
@@ -116,7 +119,18 @@ func (o *offer) change(current gitrepo.Files) (gitrepo.Change, error) {
 	files := gitrepo.Files{checkpointFile: o.note}
 	maps.Copy(files, o.files)
 	o.covered = o.head.Size
-	return gitrepo.Change{Files: files, Message: message(seen, o.lists, o.note)}, nil
+	return gitrepo.Change{Files: files, Message: message(seen, o.named(seen), o.note)}, nil
+}
+
+// named are the lists that the commit's message can name: the root's too, when it replaces another.
+func (o *offer) named(seen map[cert.Issuer]*list.List) []store.List {
+	if seen[cert.Root] == nil {
+		return o.lists
+	}
+	return append(slices.Clone(o.lists), store.List{
+		Issuer: cert.Root, Number: o.root.Number.String(), ThisUpdate: o.root.ThisUpdate, NextUpdate: o.root.NextUpdate,
+		Entries: len(o.root.Entries), SHA256: cert.SHA256(o.root.Raw),
+	})
 }
 
 func allPublished(lists []store.List) bool {

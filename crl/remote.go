@@ -15,7 +15,7 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-// lookAtRemote gives the lists on the remote that verify under our issuers. Anything else in their
+// lookAtRemote gives the lists on the remote that verify under our CAs. Anything else in their
 // place is vandalism: an alarm, and ours again with the next commit.
 func (l *Loop) lookAtRemote(ctx context.Context) (map[cert.Issuer]*list.List, error) {
 	files, _, err := gitrepo.Read(ctx, l.publisher.Remote, l.publisher.Folder)
@@ -35,7 +35,7 @@ func (l *Loop) lookAtRemote(ctx context.Context) (map[cert.Issuer]*list.List, er
 
 func (l *Loop) verified(files gitrepo.Files) map[cert.Issuer]*list.List {
 	seen := make(map[cert.Issuer]*list.List)
-	for _, i := range l.issuers {
+	for _, i := range l.chain() {
 		if parsed, err := l.read(i, files[derFile(i.id)]); err == nil {
 			seen[i.id] = parsed
 		}

@@ -163,7 +163,7 @@ func (c Config) ceremonyDeadlines(ctx context.Context, s *store.Store) ([]Deadli
 	dir := filepath.Dir(c.Path)
 	return append(all, Deadline{
 		codeExpiryRootList, string(cert.Root), rootList,
-		"where the root key is, run chancery root-crl sign --offline OFFLINEDIR; bring its root.crl.pem here, and run chancery root-crl install " + dir + " root.crl.pem",
+		"where the root key is, run chancery root-crl sign OFFLINEDIR; bring its root.crl.pem here, and run chancery root-crl install " + dir + " root.crl.pem",
 	}), nil
 }
 

@@ -186,7 +186,7 @@ func (f *fsck) look(ctx context.Context) error {
 	} else if !ok {
 		return nil
 	}
-	for _, check := range []func(context.Context) error{f.readDebts, f.checkRoom, f.checkBooks, f.checkRows, f.checkLists, f.checkDirectory, f.checkGit} {
+	for _, check := range []func(context.Context) error{f.readDebts, f.checkRoom, f.checkBooks, f.checkRows, f.checkLists, f.checkRootList, f.checkDirectory, f.checkGit} {
 		if err := check(ctx); err != nil {
 			if err := damaged(err); err != nil {
 				return err

@@ -130,7 +130,11 @@ func (f *fsck) checkGitList(id cert.Issuer, book *audit.IssuerBook, issuer *x509
 		f.violation("git.list_older", string(id), fixGit, "list %s is at the tip, and list %s was published before", parsed.Number, published)
 	}
 	if now := f.store.Now(); now.After(parsed.NextUpdate) {
-		f.violation("git.list_expired", string(id), fixWait, "list %s expired at %s", parsed.Number, parsed.NextUpdate.Format(time.RFC3339))
+		fix := fixWait
+		if id == cert.Root {
+			fix = "sign the root's next list with chancery root-crl sign, where the root key is, and install it here with chancery root-crl install"
+		}
+		f.violation("git.list_expired", string(id), fix, "list %s expired at %s", parsed.Number, parsed.NextUpdate.Format(time.RFC3339))
 	}
 	f.checkGitEntries(id, parsed)
 	return signed, true

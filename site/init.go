@@ -192,18 +192,27 @@ func (i Init) makeKeys(ctx context.Context, dir string, own ownNames) error {
 			}
 		}
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(i.Bin, "chancery-keyroom"), args...)
-	if i.Passphrase != nil {
-		cmd.ExtraFiles = []*os.File{i.Passphrase}
+	if err := runKeyRoom(ctx, i.Bin, i.Passphrase, i.Out, args...); err != nil {
+		return fmt.Errorf("making the keys: %w", err)
+	}
+	return nil
+}
+
+// runKeyRoom runs one of the commands of the key room's program to its end. A passphrase is for its
+// --passphrase-fd.
+func runKeyRoom(ctx context.Context, bin string, passphrase *os.File, out io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "chancery-keyroom"), args...)
+	if passphrase != nil {
+		cmd.ExtraFiles = []*os.File{passphrase}
 		cmd.Args = append(cmd.Args, "--passphrase-fd", "3")
 	}
 	var failure strings.Builder
-	cmd.Stdout, cmd.Stderr = i.Out, &failure
+	cmd.Stdout, cmd.Stderr = out, &failure
 	err := cmd.Run()
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("making the keys: %w\n%s", err, strings.TrimSpace(failure.String()))
+	err = fmt.Errorf("%w\n%s", err, strings.TrimSpace(failure.String()))
 	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == 2 { // what it was given cannot be
 		err = fmt.Errorf("%w: %w", ErrConfig, err)
 	}

@@ -123,8 +123,10 @@ const offlineNote = `This folder does not belong on this machine.
 
 root.key      the key of the root CA, to renew its CRL and to make issuing CAs
 recovery.key  the key that authorises a new log if the old one is lost
+root.pem      the certificate of the root CA, which is public
+root.crl.pem  its last CRL, which is public; "chancery root-crl sign" replaces it with the next one
 
-Both are encrypted (PKCS#8, scrypt, AES-256) under the passphrase that was given to "chancery init", or
+Both keys are encrypted (PKCS#8, scrypt, AES-256) under the passphrase that was given to "chancery init", or
 that it printed once. Move the folder to two offline media, keep the passphrase elsewhere, and delete it
 here. The service needs none of it.
 `
@@ -181,16 +183,21 @@ func (m *maker) rootAuthority() error {
 	if err != nil {
 		return fmt.Errorf("signing the root's CRL: %w", err)
 	}
-	if err := m.writeKey("offline/root.key", m.rootKey, m.OfflinePassphrase); err != nil {
+	if err := m.writeKey("offline/"+rootKeyFile, m.rootKey, m.OfflinePassphrase); err != nil {
 		return err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	for _, name := range []string{"trust/root.pem", "keyroom/root.pem"} {
-		if err := m.write(name, 0o444, text); err != nil {
+	for _, dir := range []string{"trust/", "keyroom/", "offline/"} {
+		if err := m.write(dir+rootFile, 0o444, text); err != nil {
 			return err
 		}
 	}
-	return m.write("keyroom/root.crl.pem", 0o444, list.EncodePEM(crl))
+	for _, dir := range []string{"keyroom/", "offline/"} {
+		if err := m.write(dir+rootListFile, 0o444, list.EncodePEM(crl)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *maker) issuingAuthorities() error {
@@ -235,11 +242,7 @@ func (m *maker) firstRecord() error {
 // syncFolders makes the names of the files as durable as what is in them.
 func (m *maker) syncFolders() error {
 	for _, dir := range []string{"keyroom", "offline", "secrets", "trust", "."} {
-		f, err := os.Open(filepath.Join(m.Dir, dir))
-		if err != nil {
-			return fmt.Errorf("syncing %s: %w", dir, err)
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := syncFolder(filepath.Join(m.Dir, dir)); err != nil {
 			return fmt.Errorf("syncing %s: %w", dir, err)
 		}
 	}

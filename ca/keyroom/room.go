@@ -157,10 +157,10 @@ func (r *Room) loadKeys(passphrase []byte) error {
 	if r.delivery, ok = key.(*ecdh.PrivateKey); !ok {
 		return errors.New("the delivery key is not an X25519 key")
 	}
-	if r.root, err = readPEM(r.path("root.pem"), "CERTIFICATE"); err != nil {
+	if r.root, err = readPEM(r.path(rootFile), "CERTIFICATE"); err != nil {
 		return err
 	}
-	if r.rootCRL, err = readPEM(r.path("root.crl.pem"), "X509 CRL"); err != nil {
+	if r.rootCRL, err = r.loadRootList(); err != nil {
 		return err
 	}
 	for _, c := range r.config.Issuers {
@@ -218,7 +218,7 @@ func (r *Room) Hello() signer.Hello {
 		Version: signer.Version, Build: r.build, Room: r.config.Room, Origin: r.config.Origin,
 		LogKey: r.logVKey, RecoveryKey: r.config.RecoveryKey,
 		DeliveryKey: r.deliveryKey(),
-		Root:        r.root, RootCRL: r.rootCRL, State: r.state(),
+		Root:        r.root, RootCRL: r.currentRootList(), State: r.state(),
 	}
 	for _, c := range r.config.Issuers {
 		h.Issuers = append(h.Issuers, signer.Issuer{

@@ -69,6 +69,19 @@ func (c *Client) Hello() Hello {
 	return c.hello
 }
 
+// FreshHello is what the room says of itself now, over a connection of its own.
+func (c *Client) FreshHello(ctx context.Context) (Hello, error) {
+	l, hello, err := dial(ctx, c.path)
+	if err != nil {
+		return Hello{}, err
+	}
+	l.close()
+	if known := c.Hello().Room; hello.Room != known {
+		return Hello{}, fmt.Errorf("the key room at %s is %s, no longer %s", c.path, hello.Room, known)
+	}
+	return hello, nil
+}
+
 // RoomState is the room's last word on itself, in the form in which it enters the log.
 func (c *Client) RoomState() audit.RoomState {
 	c.mu.Lock()

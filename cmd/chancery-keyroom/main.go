@@ -4,6 +4,8 @@
 //	chancery-keyroom --config keyroom.json          serve
 //	chancery-keyroom confirm-clock --config FILE    let expired entries leave lists again after a clock step
 //	chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation
+//	chancery-keyroom root-crl --offline DIR         sign the root's next CRL, where the root key is
+//	chancery-keyroom install-root-crl --config FILE --crl FILE
 package main
 
 import (
@@ -59,11 +61,15 @@ func run(args []string, out io.Writer) error {
 		return confirmClock(args)
 	case "init":
 		return initialise(args, out)
+	case "root-crl":
+		return signRootList(args, out)
+	case "install-root-crl":
+		return installRootList(args, out)
 	case "version":
 		_, err := fmt.Fprintln(out, version)
 		return err
 	}
-	return fmt.Errorf("%w: there is no command %q; the commands are init, confirm-clock and version, and without one it serves", errUsage, command)
+	return fmt.Errorf("%w: there is no command %q; the commands are init, root-crl, install-root-crl, confirm-clock and version, and without one it serves", errUsage, command)
 }
 
 func parse(fs *flag.FlagSet, args []string) error {
@@ -84,6 +90,8 @@ const usage = `The key room of a Chancery installation: the only process that ho
   chancery-keyroom --config FILE                  serve on the Unix socket that FILE names
   chancery-keyroom confirm-clock --config FILE    after a clock step, let entries of expired certificates leave lists
   chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation; chancery init runs it
+  chancery-keyroom root-crl --offline DIR         sign the root's next CRL; chancery root-crl sign runs it
+  chancery-keyroom install-root-crl --config FILE --crl FILE    take that CRL; chancery root-crl install runs it
   chancery-keyroom version
 
 `
@@ -200,13 +208,20 @@ func offlinePassphrase(fd int, out io.Writer) (string, error) {
 		_, err = fmt.Fprintf(out, "passphrase of the offline keys, printed this once: %s\n", passphrase)
 		return passphrase, err
 	}
-	text, err := io.ReadAll(io.LimitReader(os.NewFile(uintptr(fd), "passphrase"), 1024))
+	passphrase, err := readPassphrase(fd)
 	if err != nil {
-		return "", fmt.Errorf("reading the passphrase of the offline keys: %w", err)
+		return "", err
 	}
-	passphrase := strings.TrimRight(string(text), "\r\n")
 	if len(passphrase) < 12 {
 		return "", fmt.Errorf("%w: the passphrase of the offline keys has %d characters; give at least 12", errUsage, len(passphrase))
 	}
 	return passphrase, nil
+}
+
+func readPassphrase(fd int) (string, error) {
+	text, err := io.ReadAll(io.LimitReader(os.NewFile(uintptr(fd), "passphrase"), 1024))
+	if err != nil {
+		return "", fmt.Errorf("reading the passphrase of the offline keys: %w", err)
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
 }
