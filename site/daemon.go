@@ -70,6 +70,7 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 		p.lists.Run,
 		own.run,
 		func(ctx context.Context) error { return d.keepRecovering(ctx, p) },
+		func(ctx context.Context) error { return d.keepWarning(ctx, p) },
 	}
 	if p.directory != nil {
 		tasks = append(tasks, p.directory.Run, func(ctx context.Context) error { return d.keepSweeping(ctx, p) })

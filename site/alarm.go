@@ -1,0 +1,56 @@
+package site
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// alarmEvery is how often the deadlines are looked at.
+const alarmEvery = time.Minute
+
+// alarms tells of deadlines in the journal: once when one comes nearer, not each time it is looked at.
+type alarms struct {
+	log  *zap.Logger
+	told map[string]Severity // by code and subject
+}
+
+// keepWarning looks at the deadlines until ctx ends.
+func (d Daemon) keepWarning(ctx context.Context, p *parts) error {
+	a := &alarms{log: d.Log, told: make(map[string]Severity)}
+	look := func() {
+		all, err := Deadlines(ctx, d.Config, p.store)
+		a.tell(time.Now(), all)
+		if err != nil && ctx.Err() == nil {
+			d.Log.Error("not every deadline can be read", zap.String("code", "expiry.unread"), zap.Error(err))
+		}
+	}
+	look()
+	return every(ctx, alarmEvery, look)
+}
+
+func (a *alarms) tell(now time.Time, all []Deadline) {
+	for _, d := range all {
+		key, is := d.Code+" "+d.Subject, d.Severity(now)
+		if was := a.told[key]; was == is {
+			continue
+		}
+		a.told[key] = is
+		fields := []zap.Field{
+			zap.String("code", d.Code), zap.String("subject", d.Subject), zap.String("severity", string(is)),
+			zap.Time("not_after", d.NotAfter), zap.Int("days_left", int(d.NotAfter.Sub(now)/day)),
+		}
+		switch is {
+		case SeverityFine:
+			a.log.Info("does not end soon any more", fields...)
+			continue
+		case SeverityCritical:
+			a.log.Error("ends very soon", append(fields, zap.String("fix", d.Fix))...)
+		case SeverityWarning:
+			a.log.Warn("ends soon", append(fields, zap.String("fix", d.Fix))...)
+		case SeverityInfo:
+			a.log.Info("will end", append(fields, zap.String("fix", d.Fix))...)
+		}
+	}
+}
