@@ -48,7 +48,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errIntegrity), errors.Is(err, signer.ErrStoreBehind), errors.Is(err, signer.ErrFork):
 		return exitIntegrity
-	case errors.Is(err, signer.ErrUnreachable), errors.Is(err, signer.ErrUnknown), errors.Is(err, site.ErrDied):
+	case errors.Is(err, signer.ErrUnreachable), errors.Is(err, signer.ErrUnknown), errors.Is(err, site.ErrDied), errors.Is(err, errUnsettled):
 		return exitUnknown
 	}
 	return exitRefused
@@ -70,7 +70,8 @@ each other.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), auditCommand(), rootListCommand())
+	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), auditCommand())
+	root.AddCommand(expiringCommand(), rootListCommand())
 	return root
 }
 

@@ -37,7 +37,7 @@ installation is needed; only chancery-keyroom is, beside this program.
 
 If a newer list was installed since this copy of the folder was used, copy it over root.crl.pem first: it is
 pki/root.crl.pem of the repository with the lists.`,
-		Args: exactly(1, "OFFLINEDIR"),
+		Args: exactly(1, "OFFLINEDIR"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bin, err := binaries()
 			if err != nil {

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func expiringCommand() *cobra.Command {
+	var s service
+	var within int
+	var purpose string
+	cmd := &cobra.Command{
+		Use:   "expiring (--dir DIR | --url URL)",
+		Short: "Show which certificates end soon",
+		Long: `Ask the running service which live certificates end within some days, the first to end first, of those that
+a grant of the caller covers. What is superseded has a successor: a live certificate of the same purpose and
+name that ends later.`,
+		Example: `  chancery expiring --dir ca --within 14 --purpose server
+  chancery expiring --dir ca --output json | jq -r '.certificates[] | select(.superseded | not) | .cn'`,
+		Args:              exactly(0, "takes no argument"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			params := map[string]any{"within_days": within, "limit": 1000}
+			if purpose != "" {
+				params["purpose"] = purpose
+			}
+			return s.expiring(cmd.Context(), cmd.OutOrStdout(), params)
+		},
+	}
+	s.flags(cmd)
+	cmd.Flags().IntVar(&within, "within", 30, "what ends within so many `DAYS`, 1 to 825")
+	purposeFlag(cmd, &purpose, "only for `PURPOSE`: user, server or caller; without it all that the caller has a grant for")
+	complete(cmd, "within")
+	return cmd
+}
+
+// ending is one certificate of the answer.
+type ending struct {
+	Serial     string    `json:"serial"`
+	Purpose    string    `json:"purpose"`
+	CN         string    `json:"cn"`
+	NotAfter   time.Time `json:"not_after"`
+	Superseded bool      `json:"superseded"`
+}
+
+// expiring asks page after page. A program gets all certificates in one object, whole as the service tells
+// them.
+func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]any) error {
+	all, notice := []json.RawMessage{}, ""
+	for next := ""; ; {
+		if err := s.open(); err != nil { // asking closes the connection
+			return err
+		}
+		answer, err := s.ask(ctx, "ca.expiring", params, sameCommand(""))
+		if err != nil {
+			return errors.Join(printRefusal(w, answer, s.output), err)
+		}
+		var detail struct {
+			Certificates []json.RawMessage `json:"certificates"`
+			Next         string            `json:"next"`
+			Notice       string            `json:"notice"`
+		}
+		if err := json.Unmarshal(answer.Detail, &detail); err != nil {
+			return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+		}
+		all, notice = append(all, detail.Certificates...), detail.Notice
+		if detail.Next == "" || detail.Next == next {
+			break
+		}
+		next = detail.Next
+		params["after"] = next
+	}
+	if s.output == "json" {
+		shown := map[string]any{"within_days": params["within_days"], "certificates": all}
+		if notice != "" {
+			shown["notice"] = notice
+		}
+		return writeJSON(w, shown)
+	}
+	return printExpiring(w, all, notice, time.Now())
+}
+
+func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.Time) error {
+	var b bytes.Buffer
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	if len(all) > 0 {
+		fmt.Fprintln(table, "NOT AFTER\tDAYS\tPURPOSE\tNAME\tSERIAL\tSUCCESSOR")
+	}
+	for _, text := range all {
+		var c ending
+		if err := json.Unmarshal(text, &c); err != nil {
+			return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+		}
+		successor := "none"
+		if c.Superseded {
+			successor = "live"
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", c.NotAfter.UTC().Format("2006-01-02 15:04"), int(c.NotAfter.Sub(now).Hours()/24),
+			c.Purpose, c.CN, c.Serial, successor)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(&b, "%d certificates\n", len(all))
+	if notice != "" {
+		fmt.Fprintf(&b, "notice: %s\n", notice)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}

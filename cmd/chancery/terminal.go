@@ -1,0 +1,26 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// progress tells somebody at a terminal what is going on. A program that runs this one gets nothing.
+func (s *service) progress(format string, args ...any) {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		fmt.Fprintf(os.Stderr, format+"\n", args...)
+	}
+}
+
+// coloured marks a state that wants attention, on a terminal whose owner has not set NO_COLOR.
+func coloured(w io.Writer, state string) string {
+	colours := map[string]string{"live": "32", "open": "33", "revoked": "31", "expired": "31"}
+	f, ok := w.(*os.File)
+	if !ok || colours[state] == "" || os.Getenv("NO_COLOR") != "" || !term.IsTerminal(int(f.Fd())) {
+		return state
+	}
+	return "\x1b[" + colours[state] + "m" + state + "\x1b[0m"
+}
