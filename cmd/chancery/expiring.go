@@ -54,7 +54,8 @@ type ending struct {
 // expiring asks page after page. A program gets all certificates in one object, whole as the service tells
 // them.
 func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]any) error {
-	all, notice := []json.RawMessage{}, ""
+	all := []json.RawMessage{}
+	var notice string
 	for next := ""; ; {
 		if err := s.open(); err != nil { // asking closes the connection
 			return err
