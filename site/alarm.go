@@ -14,6 +14,7 @@ const alarmEvery = time.Minute
 type alarms struct {
 	log  *zap.Logger
 	told map[string]Severity // by code and subject
+	last string              // error
 }
 
 // keepWarning looks at the deadlines until ctx ends.
@@ -21,9 +22,9 @@ func (d Daemon) keepWarning(ctx context.Context, p *parts) error {
 	a := &alarms{log: d.Log, told: make(map[string]Severity)}
 	look := func() {
 		all, err := Deadlines(ctx, d.Config, p.store)
-		a.tell(time.Now(), all)
-		if err != nil && ctx.Err() == nil {
-			d.Log.Error("not every deadline can be read", zap.String("code", "expiry.unread"), zap.Error(err))
+		if ctx.Err() == nil {
+			a.tell(time.Now(), all)
+			a.unread(err)
 		}
 	}
 	look()
@@ -53,4 +54,16 @@ func (a *alarms) tell(now time.Time, all []Deadline) {
 			a.log.Info("will end", append(fields, zap.String("fix", d.Fix))...)
 		}
 	}
+}
+
+// unread tells of what keeps a deadline from being known, once for each reason.
+func (a *alarms) unread(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != a.last {
+		a.log.Error("not every deadline can be read", zap.String("code", "store.unread"), zap.Error(err))
+	}
+	a.last = text
 }

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -43,5 +44,12 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("told:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	logged.TakeAll()
+	for _, err := range []error{errors.New("one"), errors.New("one"), nil, errors.New("one"), errors.New("two")} {
+		a.unread(err)
+	}
+	if n := logged.Len(); n != 3 {
+		t.Errorf("what cannot be read is told %d times", n)
 	}
 }

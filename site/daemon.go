@@ -51,7 +51,7 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	if err := d.begin(ctx, p); err != nil {
 		return err
 	}
-	own, err := newIdentity(p)
+	own, err := newRenewal(p)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (d Daemon) note(ctx context.Context, p *parts, e audit.Event) error {
 	return nil
 }
 
-func (d Daemon) server(p *parts, own *identity) (*rpc.Server, error) {
+func (d Daemon) server(p *parts, own *renewal) (*rpc.Server, error) {
 	chain, err := p.authority.Chain(cert.Caller)
 	if err != nil {
 		return nil, err

@@ -32,54 +32,54 @@ const renewEvery = time.Hour
 // renewer is who asks for the service's own certificates. No caller can have a name with a dot.
 const renewer = "service.renewal"
 
-// identity is what the RPC is served with, and renews it while connections go on. The certificate that was
+// renewal holds what the RPC is served with, and renews it while connections go on. The certificate that was
 // renewed is not revoked: nobody else has its key, and it ends by itself.
-type identity struct {
+type renewal struct {
 	config    Config
 	authority *ca.Authority
 	log       *zap.Logger
 	pair      atomic.Pointer[tls.Certificate]
 }
 
-func newIdentity(p *parts) (*identity, error) {
+func newRenewal(p *parts) (*renewal, error) {
 	pair, err := p.config.ownPair()
 	if err != nil {
 		return nil, err
 	}
-	i := &identity{config: p.config, authority: p.authority, log: p.log}
-	i.pair.Store(&pair)
-	return i, nil
+	r := &renewal{config: p.config, authority: p.authority, log: p.log}
+	r.pair.Store(&pair)
+	return r, nil
 }
 
 // current is for each new connection.
-func (i *identity) current() tls.Certificate { return *i.pair.Load() }
+func (r *renewal) current() tls.Certificate { return *r.pair.Load() }
 
 // run renews in time until ctx ends.
-func (i *identity) run(ctx context.Context) error {
-	i.look(ctx, time.Now())
-	return every(ctx, renewEvery, func() { i.look(ctx, time.Now()) })
+func (r *renewal) run(ctx context.Context) error {
+	r.look(ctx, time.Now())
+	return every(ctx, renewEvery, func() { r.look(ctx, time.Now()) })
 }
 
-func (i *identity) look(ctx context.Context, now time.Time) {
-	old := i.pair.Load().Leaf
-	if now.Before(renewalOf(old)) {
+func (r *renewal) look(ctx context.Context, now time.Time) {
+	old := r.pair.Load().Leaf
+	if now.Before(renewAt(old)) {
 		return
 	}
 	fields := []zap.Field{zap.String("code", codeExpiryService), zap.String("subject", old.Subject.CommonName), zap.Time("not_after", old.NotAfter)}
-	if err := i.renew(ctx, old); err != nil {
+	if err := r.renew(ctx, old); err != nil {
 		if ctx.Err() == nil {
-			i.log.Error("the service's own certificate is not renewed", append(fields, zap.Error(err))...)
+			r.log.Error("the service's own certificate is not renewed", append(fields, zap.Error(err))...)
 		}
 		return
 	}
-	next := i.pair.Load().Leaf
-	i.log.Info("the service's own certificate is renewed", append(fields,
+	next := r.pair.Load().Leaf
+	r.log.Info("the service's own certificate is renewed", append(fields,
 		zap.String("serial", string(cert.SerialOf(next.SerialNumber))), zap.Time("until", next.NotAfter))...)
 }
 
-// renewalOf is when a certificate is renewed: after two thirds of its life, or up to a twentieth earlier, as
+// renewAt is when a certificate is renewed: after two thirds of its life, or up to a twentieth earlier, as
 // its serial number draws it, so that many services do not come at once.
-func renewalOf(c *x509.Certificate) time.Time {
+func renewAt(c *x509.Certificate) time.Time {
 	life := c.NotAfter.Sub(c.NotBefore)
 	jitter := new(big.Int).Mod(c.SerialNumber, big.NewInt(max(1, int64(life/20))))
 	return c.NotBefore.Add(life*2/3 - time.Duration(jitter.Int64()))
@@ -91,12 +91,12 @@ func renewalOf(c *x509.Certificate) time.Time {
 // The key is on the disk before anything is asked for it, and the request is named after it and the old
 // serial number: whatever a crash interrupts, the next try has the same key and gets the same certificate.
 // Both get their place in one rename.
-func (i *identity) renew(ctx context.Context, old *x509.Certificate) error {
-	key, text, err := i.draft()
+func (r *renewal) renew(ctx context.Context, old *x509.Certificate) error {
+	key, text, err := r.draft()
 	if err != nil {
 		return fmt.Errorf("making the key: %w", err)
 	}
-	issued, err := i.issue(ctx, old, key)
+	issued, err := r.issue(ctx, old, key)
 	if err != nil {
 		return fmt.Errorf("issuing for %s: %w", old.Subject.CommonName, err)
 	}
@@ -107,19 +107,19 @@ func (i *identity) renew(ctx context.Context, old *x509.Certificate) error {
 	if err != nil {
 		return fmt.Errorf("joining key and certificate: %w", err)
 	}
-	if err := i.replace(text); err != nil {
+	if err := r.replace(text); err != nil {
 		return fmt.Errorf("keeping key and certificate: %w", err)
 	}
-	i.pair.Store(&pair)
+	r.pair.Store(&pair)
 	return nil
 }
 
-func (i *identity) draftPath() string { return i.config.renewed() + ".next" }
+func (r *renewal) draftPath() string { return r.config.renewed() + ".next" }
 
 // draft gives the key for the next certificate and its PEM: the one of a try that a crash interrupted, or a
 // new one. What is there and is no key was cut off while it was written, before anything was asked for it.
-func (i *identity) draft() (crypto.Signer, []byte, error) {
-	text, err := os.ReadFile(i.draftPath())
+func (r *renewal) draft() (crypto.Signer, []byte, error) {
+	text, err := os.ReadFile(r.draftPath())
 	if err == nil {
 		if block, rest := pem.Decode(text); block != nil {
 			if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
@@ -128,7 +128,7 @@ func (i *identity) draft() (crypto.Signer, []byte, error) {
 				}
 			}
 		}
-		err = os.Remove(i.draftPath())
+		err = os.Remove(r.draftPath())
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
@@ -143,17 +143,17 @@ func (i *identity) draft() (crypto.Signer, []byte, error) {
 	}
 	text = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	crashpoint.Before("service.draft")
-	if err := writeNew(i.draftPath(), 0o600, text); err != nil {
+	if err := writeNew(r.draftPath(), 0o600, text); err != nil {
 		return nil, nil, err
 	}
-	if err := syncDir(i.config.State); err != nil {
+	if err := syncDir(r.config.State); err != nil {
 		return nil, nil, err
 	}
 	crashpoint.After("service.draft")
 	return key, text, nil
 }
 
-func (i *identity) issue(ctx context.Context, old *x509.Certificate, key crypto.Signer) (*ca.Issued, error) {
+func (r *renewal) issue(ctx context.Context, old *x509.Certificate, key crypto.Signer) (*ca.Issued, error) {
 	n, err := name.Canonical(cert.Server, old.Subject.CommonName)
 	if err != nil {
 		return nil, err
@@ -179,13 +179,13 @@ func (i *identity) issue(ctx context.Context, old *x509.Certificate, key crypto.
 		Who: audit.Actor{Kind: audit.ByDaemon, Name: renewer}, Rule: renewer, BodySHA256: sum,
 		RequestID: "renew-" + string(cert.SerialOf(old.SerialNumber)) + "-" + sum[:16],
 	}
-	return i.authority.Issue(ctx, call, ca.IssueRequest{Purpose: cert.Server, Name: n, SANs: sans, CSR: csr})
+	return r.authority.Issue(ctx, call, ca.IssueRequest{Purpose: cert.Server, Name: n, SANs: sans, CSR: csr})
 }
 
 // replace puts text, which begins with the key as it is in the draft, into the place of the renewed pair.
 // Nothing that a crash leaves of the draft touches the key in it.
-func (i *identity) replace(text []byte) error {
-	f, err := os.OpenFile(i.draftPath(), os.O_WRONLY, 0)
+func (r *renewal) replace(text []byte) error {
+	f, err := os.OpenFile(r.draftPath(), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -200,11 +200,11 @@ func (i *identity) replace(text []byte) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(i.draftPath(), i.config.renewed()); err != nil {
+	if err := os.Rename(r.draftPath(), r.config.renewed()); err != nil {
 		return err
 	}
 	crashpoint.After("service.replace")
-	return syncDir(i.config.State)
+	return syncDir(r.config.State)
 }
 
 // syncDir makes the names in a folder durable.
