@@ -29,6 +29,7 @@ type Books struct {
 	Events       map[string]int64     // how many of each type
 	Remarks      []Remark             // at most 100
 
+	config   string               // SHA-256 of the one in force; "" before the service first started
 	now      time.Time            // of the leaf that is taken up
 	started  bool                 // something else than the ceremony has been entered
 	requests map[requestKey]int64 // the leaf that spent it

@@ -68,6 +68,18 @@ func contradictions() []contradiction {
 			s.Journal = "bb"
 			return l.add(daemon, &audit.ServiceStarted{Room: s})
 		}},
+		{audit.ConfigChain, func(l *ledger) int64 { return l.add(daemon, &audit.ConfigReloaded{To: "b0"}) }},
+		{audit.ConfigChain, func(l *ledger) int64 {
+			l.add(daemon, &audit.ServiceStarted{Room: l.room(), ConfigSHA256: "a0"})
+			l.add(daemon, &audit.ConfigReloaded{From: "a0", To: "b0"})
+			return l.add(daemon, &audit.ConfigReloaded{From: "a0", To: "c0"})
+		}},
+		{audit.ConfigChain, func(l *ledger) int64 {
+			l.add(daemon, &audit.ServiceStarted{Room: l.room(), ConfigSHA256: "a0"})
+			l.add(daemon, &audit.ConfigReloaded{From: "a0", To: "b0"})
+			l.add(daemon, &audit.ServiceStarted{Room: l.room(), ConfigSHA256: "c0"})
+			return l.add(daemon, &audit.ConfigReloaded{From: "b0", To: "d0"})
+		}},
 		{audit.LogRecoveredSize, func(l *ledger) int64 {
 			return l.add(daemon, &audit.LogRecovered{From: 2, Size: 99, Room: l.room()})
 		}},

@@ -55,6 +55,13 @@ type ServiceStarted struct {
 	Room         RoomState `json:"room"`
 }
 
+// ConfigReloaded is written before another configuration takes effect. Both hashes are equal if only files
+// that it names were read anew.
+type ConfigReloaded struct {
+	From string `json:"from"` // SHA-256 of chancery.yaml in force so far, lower-case hex
+	To   string `json:"to"`   // of the one that is in force from now on
+}
+
 // ServiceStopped is the last leaf of a daemon that ended without a crash.
 type ServiceStopped struct{}
 
@@ -235,6 +242,7 @@ func (*RootNamed) Type() string           { return "ceremony.root" }
 func (*IssuerNamed) Type() string         { return "ceremony.issuer" }
 func (*RootListNamed) Type() string       { return "ceremony.root_crl" }
 func (*ServiceStarted) Type() string      { return "service.started" }
+func (*ConfigReloaded) Type() string      { return "config.reloaded" }
 func (*ServiceStopped) Type() string      { return "service.stopped" }
 func (*LogRecovered) Type() string        { return "log.recovered" }
 func (*RequestRefused) Type() string      { return "request.refused" }
@@ -283,7 +291,7 @@ func newEvent(kind string) (Event, error) {
 func Events() []Event {
 	return []Event{
 		new(LogOpened), new(RootNamed), new(IssuerNamed), new(RootListNamed),
-		new(ServiceStarted), new(ServiceStopped), new(LogRecovered),
+		new(ServiceStarted), new(ConfigReloaded), new(ServiceStopped), new(LogRecovered),
 		new(RequestRefused), new(RequestPlanned), new(StrangersTurnedAway),
 		new(IssueIntent), new(IssueDone), new(IssueAbandoned), new(IssueAnswering), new(IssueRedelivered),
 		new(RevokeDone), new(ReleaseDone), new(CRLIntent), new(CRLSigned), new(CRLPublished), new(DirectoryPublished),

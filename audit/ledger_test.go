@@ -189,7 +189,7 @@ func (l *ledger) published(number string, checkpoint int64) int64 {
 func (l *ledger) aLife() {
 	l.add(daemon, &audit.IssuerNamed{Issuer: "callers", Room: "room-2", Purposes: []cert.Purpose{cert.Caller}, Certificate: l.issuer.Raw})
 	l.add(daemon, &audit.ServiceStarted{Room: l.room()})
-	l.add(daemon, &audit.ServiceStarted{Room: audit.RoomState{Room: "room-2", Sequence: 1, Journal: "bb01"}})
+	l.add(daemon, &audit.ServiceStarted{Room: audit.RoomState{Room: "room-2", Sequence: 1, Journal: "bb01"}, ConfigSHA256: "a0"})
 	l.add(audit.Actor{Kind: audit.ByStranger}, &audit.StrangersTurnedAway{Cause: "tls", Minute: ledgerStart, Count: 3})
 	first := l.issued(1)
 	l.add(daemon, &audit.DirectoryPublished{Purpose: cert.User, CN: "User 1", Added: []cert.Serial{ledgerSerial(1)}})
@@ -213,6 +213,8 @@ func (l *ledger) aLife() {
 	l.add(daemon, &audit.LogRecovered{From: signed, Size: signed + 2, Room: l.room()})
 	l.add(bob, &audit.RequestRefused{Code: "grant.none", Reason: "no"})
 	l.add(bob, &audit.RequestPlanned{Method: "ca.issue", Code: "plan.issue"})
+	l.add(daemon, &audit.ConfigReloaded{From: "a0", To: "b0"})
+	l.add(daemon, &audit.ConfigReloaded{From: "b0", To: "b0"})
 	l.add(daemon, &audit.ServiceStopped{})
 }
 

@@ -16,6 +16,7 @@ const (
 	RoomUnknown         = "room.unknown"         // the state of a key room that the log does not name
 	RoomSequence        = "room.sequence"        // a key room went back, or has two journals
 	LogRecoveredSize    = "log.recovered"        // a recovery of leaves that are not there
+	ConfigChain         = "config.chain"         // a configuration replaced that was not in force
 	RequestReused       = "request.reused"       // a caller's request id was spent on two things
 
 	IssueIssuer            = "issue.issuer"                   // no such issuer, not its purpose, or not its room
@@ -65,6 +66,13 @@ func (b *Books) take(index int64, l Leaf) *Contradiction {
 	}
 	b.started = true
 	switch e := l.Event.(type) {
+	case *ServiceStarted:
+		b.config = e.ConfigSHA256
+	case *ConfigReloaded:
+		if e.From == "" || e.From != b.config {
+			return contradict(ConfigChain, "the configuration %.64q is replaced, and %.64q was in force", e.From, b.config)
+		}
+		b.config = e.To
 	case *LogRecovered:
 		if e.From < 1 || e.From >= e.Size || e.Size > index {
 			return contradict(LogRecoveredSize, "it recovers leaves %d to %d of a log of %d", e.From, e.Size-1, index)

@@ -109,7 +109,7 @@ type Authority struct {
 	delivery  string
 	root      *x509.Certificate
 	issuers   map[cert.Purpose]*issuer
-	reserved  []string
+	reserved  func() []string
 	rsa       chan struct{} // places for making RSA keys, which take seconds of a core
 
 	mu      sync.Mutex
@@ -124,14 +124,15 @@ type issuer struct {
 	maxDays int
 }
 
-// Options are what an authority works with. Directory may be nil. Reserved are host names, in canonical
-// form, whose server certificates callers neither get nor revoke: those of the service itself.
+// Options are what an authority works with. Directory may be nil, and so may Reserved, which gives host
+// names, in canonical form, whose server certificates callers neither get nor revoke: those of the service
+// itself, as they are now.
 type Options struct {
 	Store     *store.Store
 	Signer    *signer.Client
 	Directory Directory
 	Rand      io.Reader
-	Reserved  []string
+	Reserved  func() []string
 }
 
 // New takes up the issuers that the key room names.
@@ -191,11 +192,12 @@ func (a *Authority) Chain(p cert.Purpose) (Chain, error) {
 // own refuses to let a caller stand in for the service, or take its certificate from it: whoever holds a
 // certificate for one of its names can answer the other callers.
 func (a *Authority) own(who audit.Actor, p cert.Purpose, cn string, sans cert.SANs) error {
-	if who.Kind != audit.ByCaller || p != cert.Server {
+	if who.Kind != audit.ByCaller || p != cert.Server || a.reserved == nil {
 		return nil
 	}
+	reserved := a.reserved()
 	for _, host := range append([]string{cn}, sans.DNS...) {
-		if slices.Contains(a.reserved, host) {
+		if slices.Contains(reserved, host) {
 			return refuse("name.reserved", "%q is a name of this service itself; the operator of the CA looks after its certificate", host)
 		}
 	}

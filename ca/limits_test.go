@@ -77,7 +77,7 @@ func TestRSAKeysWaitForAPlace(t *testing.T) {
 // nor the end of the one that there is.
 func TestReservedNames(t *testing.T) {
 	w := newWorld(t)
-	w.authority.reserved = []string{"ca.example.org"}
+	w.authority.reserved = func() []string { return []string{"ca.example.org"} }
 	own := w.request(cert.Server, "ca.example.org")
 	hidden := w.request(cert.Server, "www.example.org")
 	hidden.SANs.DNS = append(hidden.SANs.DNS, "ca.example.org")

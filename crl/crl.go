@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/big"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -63,6 +64,8 @@ type Loop struct {
 	// files that were published. Only one goroutine publishes.
 	lists  map[cert.Issuer]*list.List
 	proved gitrepo.Files
+
+	next atomic.Pointer[gitrepo.Publisher] // takes over with the next publication; nil: the one there stays
 }
 
 // authority is a CA whose list stands in the folder.
@@ -107,7 +110,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer poll.Stop()
 	swept := time.Time{}
 	for {
-		sweep := l.store.Now().Sub(swept) > sweepEvery
+		sweep := l.takeOver() || l.store.Now().Sub(swept) > sweepEvery
 		_, err := l.once(ctx, sweep)
 		switch {
 		case ctx.Err() != nil:
@@ -125,6 +128,19 @@ func (l *Loop) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// Use makes another publisher the one, after a publication that is under way. All lists are brought to its
+// remote, or repaired there, within seconds.
+func (l *Loop) Use(p *gitrepo.Publisher) { l.next.Store(p) }
+
+func (l *Loop) takeOver() bool {
+	next := l.next.Swap(nil)
+	if next == nil {
+		return false
+	}
+	l.publisher, l.proved = next, nil
+	return true
 }
 
 // PayOnce publishes what is owed or old, and repairs what drifted, once. It returns the commit that

@@ -13,10 +13,10 @@ import (
 // room were both put back from old copies, which agree with each other. Nothing must be signed.
 var ErrRolledBack = errors.New("git holds a checkpoint that this log does not continue: the store and the key room are old copies; put the newest ones back")
 
-// Witness compares the log with the checkpoint on the remote. It returns ErrRolledBack if they
+// Witness compares the log with the checkpoint on a publisher's remote. It returns ErrRolledBack if they
 // contradict each other; any other error means that the remote could not be read.
-func (l *Loop) Witness(ctx context.Context) error {
-	files, _, err := gitrepo.Read(ctx, l.publisher.Remote, l.publisher.Folder)
+func (l *Loop) Witness(ctx context.Context, p *gitrepo.Publisher) error {
+	files, _, err := gitrepo.Read(ctx, p.Remote, p.Folder)
 	if err != nil {
 		return fmt.Errorf("reading the remote: %w", err)
 	}

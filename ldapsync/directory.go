@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/name"
@@ -28,6 +29,22 @@ var (
 	// ErrRefused says that the directory understood the request and declined it.
 	ErrRefused = errors.New("the directory refused")
 )
+
+// SettingError says which setting a directory cannot be opened with: urls[N], base, or base or filter of a
+// purpose, as in user.base.
+type SettingError struct {
+	Setting string
+	Err     error
+}
+
+func (e *SettingError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the error.
+func (e *SettingError) Unwrap() error { return e.Err }
+
+func badSetting(setting, format string, args ...any) error {
+	return &SettingError{setting, fmt.Errorf(format, args...)}
+}
 
 // Target is one entry of the directory and the name it was matched by. Entry is its entryUUID
 // (RFC 4530) in lower case: an entry that was deleted and made again is another entry.

@@ -78,13 +78,13 @@ func OpenLDAP(c LDAPConfig) (*LDAP, error) {
 			err = errors.New("it is empty")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("directory base %q: %w", p.Base, err)
+			return nil, badSetting(string(purpose)+".base", "directory base %q: %w", p.Base, err)
 		}
 		if !strings.Contains(p.Filter, nameMark) {
-			return nil, fmt.Errorf("directory filter %q: want %s in it, where the name goes", p.Filter, nameMark)
+			return nil, badSetting(string(purpose)+".filter", "directory filter %q: want %s in it, where the name goes", p.Filter, nameMark)
 		}
 		if _, err := ldap.CompileFilter(p.filter("x")); err != nil {
-			return nil, fmt.Errorf("directory filter %q: %w", p.Filter, err)
+			return nil, badSetting(string(purpose)+".filter", "directory filter %q: %w", p.Filter, err)
 		}
 		places[purpose] = p
 	}

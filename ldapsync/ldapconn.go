@@ -85,13 +85,14 @@ var errClosed = errors.New("the directory was closed")
 func newDialer(c LDAPConfig) (*dialer, error) {
 	d := &dialer{config: c, connectTime: connectTime, opTime: opTime, slots: make(chan struct{}, inFlight), reconnected: make(chan struct{}, 1)}
 	d.config.URLs = slices.Clone(c.URLs)
-	for _, address := range c.URLs {
+	for i, address := range c.URLs {
+		setting := fmt.Sprintf("urls[%d]", i)
 		s, err := parseServer(address)
 		if err != nil {
-			return nil, fmt.Errorf("directory address %q: %w", address, err)
+			return nil, badSetting(setting, "directory address %q: %w", address, err)
 		}
 		if c.BindDN == "" && s.network != "unix" && c.ClientCert == "" {
-			return nil, fmt.Errorf("directory address %q: want a client certificate, or a DN to bind as and a password", address)
+			return nil, badSetting(setting, "directory address %q: want a client certificate, or a DN to bind as and a password", address)
 		}
 		d.servers = append(d.servers, s)
 	}
@@ -392,6 +393,17 @@ func readSecret(path string) ([]byte, error) {
 		err = fmt.Errorf("%s has more than %d octets", path, maxSecret)
 	}
 	return text, err
+}
+
+// CheckFiles reads the files that the next connection will need.
+func (d *dialer) CheckFiles() error {
+	_, failed := d.password()
+	for _, s := range d.servers {
+		if _, err := d.tls(s); err != nil {
+			return errors.Join(failed, err)
+		}
+	}
+	return failed
 }
 
 func (d *dialer) tls(s server) (*tls.Config, error) {

@@ -42,16 +42,16 @@ type LDIF struct {
 func OpenLDIF(address string, create bool, base string) (*LDIF, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, fmt.Errorf("directory address: %w", err)
+		return nil, badSetting("urls[0]", "directory address: %w", err)
 	}
 	if u.Scheme != "ldif" || u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) {
-		return nil, fmt.Errorf("directory address %q: want ldif:///path", address)
+		return nil, badSetting("urls[0]", "directory address %q: want ldif:///path", address)
 	}
 	d := &LDIF{path: filepath.Clean(u.Path), create: create, parents: map[cert.Purpose]dn{}, texts: map[cert.Purpose]string{}}
 	for _, unit := range units() {
 		d.texts[unit.purpose] = "ou=" + unit.ou + "," + base
 		if d.parents[unit.purpose], err = parseDN(d.texts[unit.purpose]); err != nil {
-			return nil, fmt.Errorf("directory base %q: %w", base, err)
+			return nil, badSetting("base", "directory base %q: %w", base, err)
 		}
 	}
 	return d, nil

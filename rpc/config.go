@@ -42,7 +42,26 @@ type Grant struct {
 	Networks []string       `yaml:"networks"` // as 192.0.2.0/24; none: no IP address
 }
 
-const defaultPerSecond = 100
+// DefaultPerSecond is the rate of a caller for whom none is configured.
+const DefaultPerSecond = 100
+
+// ConfigError is what is wrong with a configuration at one key, which is written as in
+// callers[0].grants[1].names[0].
+type ConfigError struct {
+	Key string
+	Err error
+}
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the error.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Check tells everything that New would refuse: ConfigErrors, joined.
+func (c Config) Check() error {
+	_, err := newCallers(c, grantedIn((&Server{}).table()))
+	return err
+}
 
 // caller is a configured caller.
 type caller struct {
@@ -63,78 +82,92 @@ type grant struct {
 // newCallers checks the configuration. granted are the methods that a grant can allow.
 func newCallers(c Config, granted []string) (map[string]*caller, error) {
 	callers := make(map[string]*caller)
+	var wrong []error
 	for i, conf := range c.Callers {
+		key := fmt.Sprintf("callers[%d]", i)
+		bad := func(err error) { wrong = append(wrong, &ConfigError{key + ".name", fmt.Errorf("%s: %w", key, err)}) }
 		if n, err := name.Canonical(cert.Caller, conf.Name); err != nil {
-			return nil, fmt.Errorf("callers[%d]: %w", i, err)
+			bad(err)
 		} else if n.Text != conf.Name {
-			return nil, fmt.Errorf("callers[%d]: want the name as %q", i, n.Text)
+			bad(fmt.Errorf("want the name as %q", n.Text))
+		} else if callers[conf.Name] != nil {
+			bad(fmt.Errorf("%s is there twice", conf.Name))
 		}
-		if callers[conf.Name] != nil {
-			return nil, fmt.Errorf("callers[%d]: %s is there twice", i, conf.Name)
-		}
-		one, err := newCaller(conf, granted)
-		if err != nil {
-			return nil, fmt.Errorf("caller %s: %w", conf.Name, err)
+		one, errs := newCaller(conf, granted)
+		for _, err := range errs {
+			wrong = append(wrong, &ConfigError{key + "." + err.Key, fmt.Errorf("caller %s: %w", conf.Name, err)})
 		}
 		callers[conf.Name] = one
 	}
-	return callers, nil
+	return callers, errors.Join(wrong...)
 }
 
-func newCaller(conf Caller, granted []string) (*caller, error) {
+// newCaller gives the keys of what is wrong relative to the caller.
+func newCaller(conf Caller, granted []string) (c *caller, wrong []*ConfigError) {
 	perSecond := conf.PerSecond
 	if perSecond == 0 {
-		perSecond = defaultPerSecond
+		perSecond = DefaultPerSecond
 	}
 	if !(perSecond > 0 && perSecond <= 1e6) {
-		return nil, fmt.Errorf("per_second %v: want a rate up to 1000000", conf.PerSecond)
+		wrong = append(wrong, &ConfigError{"per_second", fmt.Errorf("per_second %v: want a rate up to 1000000", conf.PerSecond)})
+		perSecond = DefaultPerSecond
 	}
-	c := &caller{name: conf.Name, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond)))}
+	c = &caller{name: conf.Name, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond)))}
 	for i, g := range conf.Grants {
 		one, err := newGrant(g, granted)
 		if err != nil {
-			return nil, fmt.Errorf("grants[%d]: %w", i, err)
+			key := fmt.Sprintf("grants[%d]", i)
+			wrong = append(wrong, &ConfigError{key + "." + err.Key, fmt.Errorf("%s: %w", key, err)})
 		}
 		one.rule = fmt.Sprintf("%s/%d", conf.Name, i+1)
 		c.grants = append(c.grants, one)
 	}
-	return c, nil
+	return c, wrong
 }
 
-func newGrant(conf Grant, granted []string) (grant, error) {
+// newGrant gives the key of what is wrong relative to the grant.
+func newGrant(conf Grant, granted []string) (grant, *ConfigError) {
 	g := grant{methods: conf.Methods, purposes: conf.Purposes, names: conf.Names, domains: conf.Domains}
-	if len(conf.Methods) == 0 || len(conf.Purposes) == 0 {
-		return g, errors.New("methods and purposes are needed: a grant without them allows nothing")
+	bad := func(key, format string, args ...any) (grant, *ConfigError) {
+		return g, &ConfigError{key, fmt.Errorf(format, args...)}
+	}
+	const empty = "methods and purposes are needed: a grant without them allows nothing"
+	if len(conf.Methods) == 0 {
+		return bad("methods", empty)
+	}
+	if len(conf.Purposes) == 0 {
+		return bad("purposes", empty)
 	}
 	named := false
-	for _, m := range conf.Methods {
+	for i, m := range conf.Methods {
 		if !slices.Contains(granted, m) {
-			return g, fmt.Errorf("method %.60q: want some of %v", m, granted)
+			return bad(fmt.Sprintf("methods[%d]", i), "method %.60q: want some of %v", m, granted)
 		}
 		named = named || m != chainMethod
 	}
-	for _, p := range conf.Purposes {
+	for i, p := range conf.Purposes {
 		if _, err := cert.ParsePurpose(string(p)); err != nil {
-			return g, err
+			return bad(fmt.Sprintf("purposes[%d]", i), "%w", err)
 		}
 	}
 	if named && len(conf.Names) == 0 {
-		return g, errors.New(`names are needed: "*" allows every name`)
+		return bad("names", `names are needed: "*" allows every name`)
 	}
-	if slices.Contains(conf.Names, "") {
-		return g, errors.New("names: an empty pattern matches nothing")
+	if i := slices.Index(conf.Names, ""); i >= 0 {
+		return bad(fmt.Sprintf("names[%d]", i), "names: an empty pattern matches nothing")
 	}
-	for _, d := range conf.Domains {
+	for i, d := range conf.Domains {
+		key := fmt.Sprintf("domains[%d]", i)
 		if n, err := name.Canonical(cert.Server, d); err != nil {
-			return g, fmt.Errorf("domains: %w", err)
+			return bad(key, "domains: %w", err)
 		} else if n.Text != d {
-			return g, fmt.Errorf("domains: want %q as %q", d, n.Text)
+			return bad(key, "domains: want %q as %q", d, n.Text)
 		}
 	}
-	for _, n := range conf.Networks {
+	for i, n := range conf.Networks {
 		prefix, err := netip.ParsePrefix(n)
 		if err != nil || prefix != prefix.Masked() {
-			return g, fmt.Errorf("networks: %.60q: want a network such as 192.0.2.0/24", n)
+			return bad(fmt.Sprintf("networks[%d]", i), "networks: %.60q: want a network such as 192.0.2.0/24", n)
 		}
 		g.networks = append(g.networks, prefix)
 	}

@@ -137,7 +137,7 @@ var errUnidentified = errors.New("cannot tell who is calling")
 func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 	var stage atomic.Int32
 	var name string
-	config := d.server.tls.Clone()
+	config := d.server.rules.Load().tls.Clone()
 	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		stage.Store(atCertificate)
 		own := d.server.own()

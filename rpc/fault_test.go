@@ -249,7 +249,7 @@ func TestInternal(t *testing.T) {
 // TestUnrecorded: a refusal that cannot be entered on the log is not given as one.
 func TestUnrecorded(t *testing.T) {
 	w := newWorld(t)
-	rq := &request{caller: w.server.callers["nothing"], who: audit.Actor{Kind: audit.ByCaller, Name: "nothing"}, method: "ca.chain", id: "call-1"}
+	rq := &request{caller: w.server.rules.Load().callers["nothing"], who: audit.Actor{Kind: audit.ByCaller, Name: "nothing"}, method: "ca.chain", id: "call-1"}
 	st, err := store.Create(t.Context(), w.dir+"/closed.db", w.now, operator, []audit.Event{&audit.ServiceStopped{}})
 	w.must(err)
 	w.must(st.Close())

@@ -43,7 +43,7 @@ func (s *Server) known(ctx context.Context, chains [][]*x509.Certificate) (c *ca
 	case len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth || len(leaf.UnknownExtKeyUsage) > 0:
 		return nil, "caller.eku", nil
 	}
-	c = s.callers[leaf.Subject.CommonName]
+	c = s.rules.Load().callers[leaf.Subject.CommonName]
 	if c == nil {
 		return nil, "caller.unknown", nil
 	}

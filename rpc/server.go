@@ -22,6 +22,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -60,9 +61,8 @@ const (
 type Server struct {
 	authority *ca.Authority
 	store     *store.Store
-	callers   map[string]*caller
+	rules     atomic.Pointer[rules]
 	callersCA *x509.Certificate
-	tls       *tls.Config
 	own       func() tls.Certificate
 	log       *zap.Logger
 	now       func() time.Time
@@ -78,30 +78,11 @@ func New(o Options) (*Server, error) {
 		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now),
 	}
 	s.methods = s.table()
-	var err error
-	if s.callers, err = newCallers(o.Config, s.granted()); err != nil {
+	first, err := s.newRules(o.Config, o.MinTLS12)
+	if err != nil {
 		return nil, err
 	}
-	anchors := x509.NewCertPool()
-	anchors.AddCert(o.CallersCA)
-	s.tls = &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		ClientAuth: tls.RequireAndVerifyClientCert,
-		// The issuing CA itself is the anchor: under the root, the certificates of users would do as well.
-		ClientCAs:  anchors,
-		NextProtos: []string{"http/1.1"},
-		// A resumed session would bring a caller in on what was true before.
-		SessionTicketsDisabled: true,
-		Time:                   o.Now,
-	}
-	if o.MinTLS12 {
-		s.tls.MinVersion = tls.VersionTLS12
-		s.tls.CipherSuites = []uint16{
-			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		}
-	}
+	s.rules.Store(first)
 	return s, nil
 }
 

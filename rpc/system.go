@@ -31,9 +31,9 @@ func (s *Server) table() map[string]row {
 	return table
 }
 
-// granted lists the methods that need a grant.
-func (s *Server) granted() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.methods)), func(m string) bool { return strings.HasPrefix(m, "system.") })
+// grantedIn lists the methods of a table that need a grant.
+func grantedIn(table map[string]row) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(table)), func(m string) bool { return strings.HasPrefix(m, "system.") })
 }
 
 func (s *Server) listMethods(_ context.Context, _ *request, params []any) (any, error) {

@@ -20,8 +20,10 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/credential"
 	"github.com/chancery-ca/chancery/rpc"
 )
 
@@ -57,111 +59,136 @@ type Config struct {
 	Path string `yaml:"-"`
 	// SHA256 is of the file as it was read, lower-case hex.
 	SHA256 string `yaml:"-"`
+
+	loaded bool // Secrets are credentials of systemd
 }
 
 // ErrConfig marks a configuration that cannot be used.
 var ErrConfig = errors.New("configuration")
 
-// LoadConfig reads chancery.yaml at path. Errors show the line and the column.
+// LoadConfig reads chancery.yaml at path. Its errors are Problems, which show the line and the column.
 func LoadConfig(path string) (Config, error) {
-	var c Config
+	c, _, err := readConfig(path)
+	return c, err
+}
+
+func readConfig(path string) (c Config, d *document, err error) {
+	d = &document{file: path}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return c, fmt.Errorf("%w: %w", ErrConfig, err)
+		return c, d, d.problems(err)
 	}
-	info, err := os.Stat(abs)
+	if d.text, err = readText(abs); errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no %s; chancery init makes an installation", path)
+	}
+	if err == nil {
+		d.places, err = survey(d.text)
+	}
+	if err == nil {
+		err = yaml.NewDecoder(bytes.NewReader(d.text), yaml.Strict()).Decode(&c)
+	}
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return c, fmt.Errorf("%w: there is no %s; chancery init makes an installation", ErrConfig, path)
-		}
-		return c, fmt.Errorf("%w: %w", ErrConfig, err)
+		return c, d, d.problems(err)
+	}
+	c.Path, c.SHA256 = abs, cert.SHA256(d.text)
+	return c, d, d.problems(errors.Join(c.resolve(filepath.Dir(abs)), c.check()))
+}
+
+func readText(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
 	}
 	if info.Size() > maxConfig {
-		return c, fmt.Errorf("%w: %s has %d octets; at most %d", ErrConfig, path, info.Size(), maxConfig)
+		return nil, fmt.Errorf("it has %d octets; at most %d", info.Size(), maxConfig)
 	}
-	text, err := os.ReadFile(abs)
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return c, fmt.Errorf("%w: %w", ErrConfig, err)
+		return nil, err
 	}
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		return c, fmt.Errorf("%w: %s is not text in UTF-8", ErrConfig, path)
+		return nil, errors.New("it is not text in UTF-8")
 	}
-	if err := refuseAliases(text); err != nil {
-		return c, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
-	}
-	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&c); err != nil {
-		return c, fmt.Errorf("%w: %s:\n%s", ErrConfig, path, yaml.FormatError(err, false, true))
-	}
-	c.Path, c.SHA256 = abs, cert.SHA256(text)
-	c.absolute(filepath.Dir(abs))
-	if err := c.check(); err != nil {
-		return c, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
-	}
-	return c, nil
+	return text, nil
 }
 
-// aliases looks for anchors and aliases: they let a small file mean a huge one.
-type aliases struct{ found ast.Node }
-
-func (a *aliases) Visit(n ast.Node) ast.Visitor {
-	if t := n.Type(); t == ast.AnchorType || t == ast.AliasType {
-		a.found = n
-	}
-	return a
-}
-
-func refuseAliases(text []byte) error {
+// survey finds where each key is, in one document without anchors and aliases.
+func survey(text []byte) (map[string]*token.Token, error) {
 	file, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		return errors.New(yaml.FormatError(err, false, true))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(file.Docs) != 1:
+		return nil, fmt.Errorf("%d documents; want one", len(file.Docs))
+	case file.Docs[0].Body == nil:
+		return nil, errors.New("it is empty")
 	}
-	if len(file.Docs) != 1 {
-		return fmt.Errorf("%d documents; want one", len(file.Docs))
+	s := surveyor{places: make(map[string]*token.Token)}
+	ast.Walk(&s, file.Docs[0])
+	if s.alias != nil {
+		return nil, &yaml.SyntaxError{Message: "anchors and aliases are not accepted", Token: s.alias}
 	}
-	if file.Docs[0].Body == nil {
-		return errors.New("it is empty")
-	}
-	var seen aliases
-	ast.Walk(&seen, file.Docs[0])
-	if seen.found != nil {
-		at := seen.found.GetToken().Position
-		return fmt.Errorf("line %d, column %d: anchors and aliases are not accepted", at.Line, at.Column)
-	}
-	return nil
+	return s.places, nil
 }
 
-func (c *Config) absolute(base string) {
-	paths := []*string{&c.KeyRoom, &c.State, &c.Secrets, &c.Trust}
-	paths = append(paths, c.Git.paths()...)
+// pathKey is a key that holds a path.
+type pathKey struct {
+	key    string
+	path   *string
+	secret bool // it may be a credential of systemd
+}
+
+func (c *Config) paths() []pathKey {
+	keys := []pathKey{{"keyroom", &c.KeyRoom, false}, {"state", &c.State, false}, {"secrets", &c.Secrets, true}, {"trust", &c.Trust, false}}
+	keys = append(keys, c.Git.paths()...)
 	if c.Directory != nil {
-		paths = append(paths, c.Directory.paths()...)
-		c.Directory.absolute(base)
+		keys = append(keys, c.Directory.paths()...)
 	}
-	for _, p := range paths {
-		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(base, *p)
+	return keys
+}
+
+// resolve makes every path absolute.
+func (c *Config) resolve(base string) error {
+	c.loaded = credential.Named(c.Secrets)
+	var failed []error
+	for _, k := range c.paths() {
+		switch {
+		case *k.path == "":
+		case credential.Named(*k.path) && !k.secret:
+			failed = append(failed, wrong(k.key, "%s: only a file with a secret can be a credential", k.key))
+		default:
+			path, err := credential.Path(*k.path, base)
+			if err != nil {
+				failed = append(failed, wrong(k.key, "%s: %w", k.key, err))
+				continue
+			}
+			*k.path = path
 		}
 	}
+	if c.Directory != nil {
+		c.Directory.absolute(base)
+	}
+	return errors.Join(failed...)
 }
 
+// check looks at what can be judged without the files.
 func (c *Config) check() error {
+	var failed []error
 	for _, needed := range []struct{ key, value string }{
 		{"listen", c.Listen}, {"keyroom", c.KeyRoom}, {"state", c.State}, {"secrets", c.Secrets}, {"trust", c.Trust},
 	} {
 		if needed.value == "" {
-			return fmt.Errorf("%s is missing", needed.key)
+			failed = append(failed, wrong(needed.key, "%s is missing", needed.key))
 		}
 	}
-	if _, err := splitListen(c.Listen); err != nil {
-		return fmt.Errorf("listen: %w", err)
+	if _, err := splitListen(c.Listen); c.Listen != "" && err != nil {
+		failed = append(failed, wrong("listen", "listen: %w", err))
 	}
-	if err := c.Git.check(); err != nil {
-		return err
+	failed = append(failed, c.Git.check(), rpc.Config{Callers: c.Callers}.Check())
+	if c.Directory != nil {
+		failed = append(failed, c.Directory.check())
 	}
-	if c.Directory == nil {
-		return nil
-	}
-	return c.Directory.check()
+	return errors.Join(failed...)
 }
 
 // splitListen checks HOST:PORT and gives the host. Port 0 would be another one at each start, and
@@ -177,7 +204,15 @@ func splitListen(address string) (host string, err error) {
 	return host, nil
 }
 
-func (c *Config) secret(name string) string  { return filepath.Join(c.Secrets, name) }
+// secret is one of the service's own files. systemd has no folders of credentials: what it loads from one
+// is called by the folder's name and the file's.
+func (c *Config) secret(name string) string {
+	if c.loaded {
+		return c.Secrets + "_" + name
+	}
+	return filepath.Join(c.Secrets, name)
+}
+
 func (c *Config) trusted(name string) string { return filepath.Join(c.Trust, name) }
 
 // LogKey is the verifier key of the log that the installation pins.

@@ -6,17 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"strings"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
-	"github.com/chancery-ca/chancery/crl"
-	"github.com/chancery-ca/chancery/ldapsync"
 	"github.com/chancery-ca/chancery/rpc"
 	"github.com/chancery-ca/chancery/store"
 )
@@ -35,6 +32,10 @@ type Daemon struct {
 	Log    *zap.Logger
 	// Ready is called once, when calls are answered at this URL.
 	Ready func(url string)
+	// Reload has something to receive when the configuration is to be read anew; nil: never.
+	Reload <-chan os.Signal
+	// Reloading and Reloaded are called before and after that, whatever comes of it. Optional.
+	Reloading, Reloaded func()
 }
 
 // Run serves until ctx ends and returns nil then, or the first error that the service cannot live with.
@@ -51,11 +52,12 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	if err := d.begin(ctx, p); err != nil {
 		return err
 	}
-	own, err := newRenewal(p)
+	own, err := d.Config.identity()
 	if err != nil {
 		return err
 	}
-	server, err := d.server(p, own)
+	p.own.Store(own)
+	server, err := d.server(p)
 	if err != nil {
 		return err
 	}
@@ -68,15 +70,14 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 	tasks := []func(context.Context) error{
 		func(ctx context.Context) error { return server.Serve(ctx, listener) },
 		p.lists.Run,
-		own.run,
+		p.renewal().run,
 		func(ctx context.Context) error { return d.keepRecovering(ctx, p) },
 		func(ctx context.Context) error { return d.keepWarning(ctx, p) },
+		func(ctx context.Context) error { return d.keepReloading(ctx, p, server) },
 	}
 	if p.directory != nil {
-		tasks = append(tasks, p.directory.Run, func(ctx context.Context) error { return d.keepSweeping(ctx, p) })
-	}
-	if servers, ok := p.entries.(*ldapsync.LDAP); ok {
-		tasks = append(tasks, func(ctx context.Context) error { return d.keepConnected(ctx, p, servers) })
+		tasks = append(tasks, p.directory.Run, func(ctx context.Context) error { return d.keepSweeping(ctx, p) },
+			func(ctx context.Context) error { return d.keepConnected(ctx, p) })
 	}
 	ended := make(chan error, len(tasks))
 	for _, task := range tasks {
@@ -97,10 +98,8 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 // the whole of it, so that an old copy of either, or of both, is found before the first call; it settles
 // what the last process left open, and says on the log that it started.
 func (d Daemon) begin(ctx context.Context, p *parts) error {
-	if err := p.lists.Witness(ctx); errors.Is(err, crl.ErrRolledBack) {
+	if err := d.witness(ctx, p, p.publisher); err != nil {
 		return err
-	} else if err != nil {
-		d.Log.Error("git cannot be asked whether the log is whole", zap.String("code", "crl.witness"), zap.Error(err))
 	}
 	if err := p.store.FreeLeases(ctx); err != nil {
 		return err
@@ -126,7 +125,7 @@ func (d Daemon) note(ctx context.Context, p *parts, e audit.Event) error {
 	return nil
 }
 
-func (d Daemon) server(p *parts, own *renewal) (*rpc.Server, error) {
+func (d Daemon) server(p *parts) (*rpc.Server, error) {
 	chain, err := p.authority.Chain(cert.Caller)
 	if err != nil {
 		return nil, err
@@ -137,7 +136,7 @@ func (d Daemon) server(p *parts, own *renewal) (*rpc.Server, error) {
 	}
 	server, err := rpc.New(rpc.Options{
 		Authority: p.authority, Store: p.store, Config: rpc.Config{Callers: d.Config.Callers}, CallersCA: callers,
-		TLSCertificate: own.current,
+		TLSCertificate: func() tls.Certificate { return p.own.Load().pair },
 		MinTLS12:       d.Config.TLS12,
 		Log:            d.Log, Now: time.Now, Rand: rand.Reader,
 	})
@@ -145,21 +144,6 @@ func (d Daemon) server(p *parts, own *renewal) (*rpc.Server, error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrConfig, d.Config.Path, err)
 	}
 	return server, nil
-}
-
-// ownHosts gives the host names of the service's own certificate; none while init has not made it yet.
-func (c Config) ownHosts() ([]string, error) {
-	own, err := c.ownCertificate()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	var hosts []string
-	for _, host := range append([]string{own.Subject.CommonName}, own.DNSNames...) {
-		hosts = append(hosts, strings.ToLower(host))
-	}
-	return hosts, nil
 }
 
 // keepRecovering settles intents whose deadline has passed and forgets secrets whose time is over.
@@ -187,16 +171,14 @@ func (d Daemon) sweep(ctx context.Context, p *parts) {
 
 // keepConnected looks after the connection to LDAP servers, so that nobody who asks for a certificate
 // is the first to find it lost. A server that is there again may have been put back, or be another one.
-func (d Daemon) keepConnected(ctx context.Context, p *parts, servers *ldapsync.LDAP) error {
-	d.sweep(ctx, p)
-	return every(ctx, checkEvery, func() {
-		_ = servers.Check(ctx) // who has something to write says why it cannot
-		select {
-		case <-servers.Reconnected():
+func (d Daemon) keepConnected(ctx context.Context, p *parts) error {
+	look := func() {
+		if p.entries.look(ctx) {
 			d.sweep(ctx, p)
-		default:
 		}
-	})
+	}
+	look()
+	return every(ctx, checkEvery, look)
 }
 
 func every(ctx context.Context, interval time.Duration, do func()) error {

@@ -83,12 +83,12 @@ func Deadlines(ctx context.Context, c Config, s *store.Store) ([]Deadline, error
 }
 
 func (c Config) serviceDeadline(context.Context, *store.Store) ([]Deadline, error) {
-	own, err := c.ownCertificate()
+	own, err := c.ownPair()
 	if err != nil {
 		return nil, err
 	}
 	return []Deadline{{
-		codeExpiryService, own.Subject.CommonName, own.NotAfter,
+		codeExpiryService, own.Leaf.Subject.CommonName, own.Leaf.NotAfter,
 		"the daemon renews it by itself while it runs: look for " + codeExpiryService + " in its journal, mend that, and restart it",
 	}}, nil
 }

@@ -2,6 +2,7 @@ package site
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -52,8 +53,11 @@ type directory interface {
 	Close() error
 }
 
-func (d *DirectoryConfig) paths() []*string {
-	return []*string{&d.CA, &d.ClientCert, &d.ClientKey, &d.PasswordFile}
+func (d *DirectoryConfig) paths() []pathKey {
+	return []pathKey{
+		{"directory.ca", &d.CA, false}, {"directory.client_cert", &d.ClientCert, false},
+		{"directory.client_key", &d.ClientKey, true}, {"directory.password_file", &d.PasswordFile, true},
+	}
 }
 
 // absolute makes the path in an ldif URL absolute.
@@ -78,21 +82,38 @@ func (d *DirectoryConfig) urls() []string {
 
 func (d *DirectoryConfig) check() error {
 	if (d.URL == "") == (len(d.URLs) == 0) || d.Base == "" && (d.User.Base == "" || d.Server.Base == "") {
-		return errors.New("directory: url and base are needed")
+		return wrong("directory", "directory: url and base are needed")
 	}
-	if !strings.HasPrefix(d.URL, "ldap") && len(d.URLs) == 0 {
+	if d.isFile() {
 		if d.Base == "" || d.ldap() != (ldapKeys{}) {
-			return errors.New("directory: a file needs base, and may have create; the other keys are for LDAP")
+			return wrong("directory", "directory: a file needs base, and may have create; the other keys are for LDAP")
 		}
 	} else if d.Create {
-		return errors.New("directory.create is for a file; in LDAP, entries are made by those who keep it")
+		return wrong("directory.create", "directory.create is for a file; in LDAP, entries are made by those who keep it")
 	}
 	opened, err := d.open()
 	if err != nil {
-		return err
+		return wrong(d.blame(err), "%w", err)
 	}
 	return opened.Close()
 }
+
+// blame gives the key of what the directory would not be opened with.
+func (d *DirectoryConfig) blame(err error) string {
+	var setting *ldapsync.SettingError
+	switch {
+	case !errors.As(err, &setting):
+		return "directory"
+	case strings.HasPrefix(setting.Setting, "urls") && d.URL != "":
+		return "directory.url"
+	case setting.Setting == "user.base" && d.User.Base == "", setting.Setting == "server.base" && d.Server.Base == "":
+		return "directory.base"
+	}
+	return "directory." + setting.Setting
+}
+
+// isFile tells whether the directory is a file and not one or more servers.
+func (d *DirectoryConfig) isFile() bool { return !strings.HasPrefix(d.URL, "ldap") && len(d.URLs) == 0 }
 
 // ldapKeys are the keys that a file has no use for.
 type ldapKeys struct {
@@ -106,13 +127,37 @@ func (d *DirectoryConfig) ldap() ldapKeys {
 
 // open opens the directory, without asking it anything yet.
 func (d *DirectoryConfig) open() (directory, error) {
-	if !strings.HasPrefix(d.URL, "ldap") && len(d.URLs) == 0 {
+	if d.isFile() {
 		ldif, err := ldapsync.OpenLDIF(d.URL, d.Create, d.Base)
 		if err != nil {
 			return nil, err // not a directory that holds a nil
 		}
 		return ldif, nil
 	}
+	servers, err := ldapsync.OpenLDAP(ldapsync.LDAPConfig{
+		URLs: d.urls(), CA: d.CA, ClientCert: d.ClientCert, ClientKey: d.ClientKey,
+		BindDN: d.BindDN, PasswordFile: d.PasswordFile, Places: d.places(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return servers, nil
+}
+
+// checkFiles reads the files that a directory needs: those to reach servers with.
+func checkFiles(d directory) error {
+	servers, ok := d.(*ldapsync.LDAP)
+	if !ok {
+		return nil
+	}
+	if err := servers.CheckFiles(); err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+	return nil
+}
+
+// places are where entries are, with what is the default for those keys that are not set.
+func (d *DirectoryConfig) places() map[cert.Purpose]ldapsync.Place {
 	places := ldapsync.DefaultPlaces(d.Base)
 	for purpose, p := range map[cert.Purpose]PlaceConfig{cert.User: d.User, cert.Server: d.Server} {
 		place := places[purpose]
@@ -124,12 +169,5 @@ func (d *DirectoryConfig) open() (directory, error) {
 		}
 		places[purpose] = place
 	}
-	servers, err := ldapsync.OpenLDAP(ldapsync.LDAPConfig{
-		URLs: d.urls(), CA: d.CA, ClientCert: d.ClientCert, ClientKey: d.ClientKey,
-		BindDN: d.BindDN, PasswordFile: d.PasswordFile, Places: places,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return servers, nil
+	return places
 }

@@ -2,7 +2,6 @@ package site
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/chancery-ca/chancery/crl/gitrepo"
@@ -47,40 +46,44 @@ func (g *GitConfig) local() (path string, ok bool) {
 	return g.Repository, g.URL == ""
 }
 
-func (g *GitConfig) paths() []*string {
-	return []*string{&g.Repository, &g.PasswordFile, &g.ClientCert, &g.ClientKey, &g.CA, &g.SSHKey, &g.KnownHosts}
+func (g *GitConfig) paths() []pathKey {
+	return []pathKey{
+		{"git.repository", &g.Repository, false}, {"git.password_file", &g.PasswordFile, true},
+		{"git.client_cert", &g.ClientCert, false}, {"git.client_key", &g.ClientKey, true}, {"git.ca", &g.CA, false},
+		{"git.ssh_key", &g.SSHKey, true}, {"git.known_hosts", &g.KnownHosts, false},
+	}
 }
 
 // check looks at what can be judged without the files.
 func (g *GitConfig) check() error {
+	var failed []error
+	if g.Branch == "" {
+		failed = append(failed, wrong("git.branch", "git.branch is missing"))
+	}
+	if g.Folder == "" {
+		failed = append(failed, wrong("git.folder", "git.folder is missing"))
+	}
+	path, local := g.local()
 	switch {
 	case (g.URL == "") == (g.Repository == ""):
-		return errors.New("git: either url or repository is needed")
-	case g.Branch == "":
-		return errors.New("git.branch is missing")
-	case g.Folder == "":
-		return errors.New("git.folder is missing")
+		failed = append(failed, wrong("git", "git: either url or repository is needed"))
+	case !local:
+		failed = append(failed, g.checkServer())
+	case !strings.HasPrefix(path, "/"):
+		failed = append(failed, wrong("git.url", "git.url: %q is not file:///PATH", g.URL))
+	case g.access() != (gitrepo.Access{}):
+		failed = append(failed, wrong("git", "git: a repository on this machine needs no name, key or certificate"))
 	}
-	path, ok := g.local()
-	if !ok {
-		return g.checkServer()
-	}
-	if !strings.HasPrefix(path, "/") {
-		return fmt.Errorf("git.url: %q is not file:///PATH", g.URL)
-	}
-	if g.access() != (gitrepo.Access{}) {
-		return errors.New("git: a repository on this machine needs no name, key or certificate")
-	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func (g *GitConfig) checkServer() error {
 	u, err := gitrepo.ParseURL(g.URL)
 	if err != nil {
-		return fmt.Errorf("git.url: %w", err)
+		return wrong("git.url", "git.url: %w", err)
 	}
 	if err := g.access().Check(u.Scheme); err != nil {
-		return fmt.Errorf("git: %w", err)
+		return wrong("git", "git: %w", err)
 	}
 	return nil
 }

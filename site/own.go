@@ -2,12 +2,12 @@ package site
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // renewedFile is the service's renewed key, certificate and chain in the folder of the state, one PEM file
@@ -45,8 +45,42 @@ func (c Config) ownPair() (tls.Certificate, error) {
 	return renewed, nil
 }
 
-// ownCertificate is the one that the RPC is served with.
-func (c Config) ownCertificate() (*x509.Certificate, error) {
+// identity is what the RPC is served with, and the host names that it is for.
+type identity struct {
+	pair  tls.Certificate
+	hosts []string
+}
+
+func (c Config) identity() (*identity, error) {
 	pair, err := c.ownPair()
-	return pair.Leaf, err
+	if err != nil {
+		return nil, err
+	}
+	return newIdentity(pair), nil
+}
+
+func newIdentity(pair tls.Certificate) *identity {
+	own := &identity{pair: pair}
+	for _, host := range append([]string{pair.Leaf.Subject.CommonName}, pair.Leaf.DNSNames...) {
+		own.hosts = append(own.hosts, strings.ToLower(host))
+	}
+	return own
+}
+
+// serve takes up an identity, unless a renewal has put a younger one there meanwhile.
+func (p *parts) serve(own *identity) {
+	for {
+		was := p.own.Load()
+		if was != nil && was.pair.Leaf.NotBefore.After(own.pair.Leaf.NotBefore) || p.own.CompareAndSwap(was, own) {
+			return
+		}
+	}
+}
+
+// ownHosts gives the host names of the service's own certificate; none while init has not made it yet.
+func (p *parts) ownHosts() []string {
+	if own := p.own.Load(); own != nil {
+		return own.hosts
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,7 +34,9 @@ type parts struct {
 	authority *ca.Authority
 	lists     *crl.Loop
 	directory *ldapsync.Loop // nil without a directory
-	entries   directory      // what the loop writes to
+	entries   *switched      // what the loop writes to; nil without a directory
+	publisher *gitrepo.Publisher
+	own       atomic.Pointer[identity] // set by the daemon; asked for at each connection
 }
 
 // open opens an installation whose key room is running. Missing state is an error.
@@ -64,22 +67,17 @@ func (p *parts) wire(ctx context.Context) error {
 	if err := p.openDirectory(); err != nil {
 		return err
 	}
-	own, err := p.config.ownHosts()
-	if err != nil {
-		return err
-	}
-	o := ca.Options{Store: p.store, Signer: p.signer, Rand: rand.Reader, Reserved: own}
+	o := ca.Options{Store: p.store, Signer: p.signer, Rand: rand.Reader, Reserved: p.ownHosts}
 	if p.entries != nil {
 		o.Directory = finder{p.entries}
 	}
 	if p.authority, err = ca.New(o); err != nil {
 		return err
 	}
-	publisher, err := p.config.publisher(p.signer.Hello().Origin)
-	if err != nil {
+	if p.publisher, err = p.config.publisher(p.signer.Hello().Origin); err != nil {
 		return err
 	}
-	p.lists, err = crl.New(crl.Options{Store: p.store, Signer: p.signer, Publisher: publisher, Log: p.log})
+	p.lists, err = crl.New(crl.Options{Store: p.store, Signer: p.signer, Publisher: p.publisher, Log: p.log})
 	return err
 }
 
@@ -100,10 +98,11 @@ func (p *parts) openDirectory() error {
 	if d == nil {
 		return nil
 	}
-	var err error
-	if p.entries, err = d.open(); err != nil {
+	opened, err := d.open()
+	if err != nil {
 		return err
 	}
+	p.entries = newSwitched(opened)
 	p.directory = &ldapsync.Loop{Store: p.store, Directory: p.entries, Log: p.log, Now: time.Now}
 	return nil
 }

@@ -38,21 +38,12 @@ type renewal struct {
 	config    Config
 	authority *ca.Authority
 	log       *zap.Logger
-	pair      atomic.Pointer[tls.Certificate]
+	own       *atomic.Pointer[identity]
 }
 
-func newRenewal(p *parts) (*renewal, error) {
-	pair, err := p.config.ownPair()
-	if err != nil {
-		return nil, err
-	}
-	r := &renewal{config: p.config, authority: p.authority, log: p.log}
-	r.pair.Store(&pair)
-	return r, nil
+func (p *parts) renewal() *renewal {
+	return &renewal{config: p.config, authority: p.authority, log: p.log, own: &p.own}
 }
-
-// current is for each new connection.
-func (r *renewal) current() tls.Certificate { return *r.pair.Load() }
 
 // run renews in time until ctx ends.
 func (r *renewal) run(ctx context.Context) error {
@@ -61,7 +52,7 @@ func (r *renewal) run(ctx context.Context) error {
 }
 
 func (r *renewal) look(ctx context.Context, now time.Time) {
-	old := r.pair.Load().Leaf
+	old := r.own.Load().pair.Leaf
 	if now.Before(renewAt(old)) {
 		return
 	}
@@ -72,7 +63,7 @@ func (r *renewal) look(ctx context.Context, now time.Time) {
 		}
 		return
 	}
-	next := r.pair.Load().Leaf
+	next := r.own.Load().pair.Leaf
 	r.log.Info("the service's own certificate is renewed", append(fields,
 		zap.String("serial", string(cert.SerialOf(next.SerialNumber))), zap.Time("until", next.NotAfter))...)
 }
@@ -110,7 +101,7 @@ func (r *renewal) renew(ctx context.Context, old *x509.Certificate) error {
 	if err := r.replace(text); err != nil {
 		return fmt.Errorf("keeping key and certificate: %w", err)
 	}
-	r.pair.Store(&pair)
+	r.own.Store(newIdentity(pair))
 	return nil
 }
 

@@ -59,6 +59,8 @@ func subject(event audit.Event) string {
 		return "list " + word(e.Number) + " of the root"
 	case *audit.ServiceStarted:
 		return "build " + word(e.Build)
+	case *audit.ConfigReloaded:
+		return fmt.Sprintf("configuration %s, was %s", word(e.To), word(e.From))
 	case *audit.LogRecovered:
 		return fmt.Sprintf("leaves %d to %d, as the key room had kept them", e.From, e.Size-1)
 	case *audit.RequestRefused:

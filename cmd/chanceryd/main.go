@@ -66,6 +66,8 @@ func run(args []string, out io.Writer) error {
 	if *path == "" || fs.NArg() > 0 {
 		return fmt.Errorf("%w: usage: chanceryd --config FILE", site.ErrConfig)
 	}
+	reload := make(chan os.Signal, 1) // several while one is under way count as one
+	signal.Notify(reload, syscall.SIGHUP)
 	if err := nodump.Set(); err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func run(args []string, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return site.Daemon{
-		Config: config, Build: version, Log: log,
+		Config: config, Build: version, Log: log, Reload: reload,
 		Ready: func(url string) { fmt.Fprintln(out, "ready", url) },
 	}.Run(ctx)
 }

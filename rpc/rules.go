@@ -1,0 +1,60 @@
+package rpc
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+)
+
+// rules are what may change while the server answers: who may do what, and how a connection begins. They
+// are never written to. A request keeps the caller that it began with.
+type rules struct {
+	callers map[string]*caller
+	tls     *tls.Config
+}
+
+// Prepare checks a configuration. What it returns, called by one at a time, puts it into force, for every request and connection
+// that begins from then on, those on connections that are open already among them.
+func (s *Server) Prepare(c Config, minTLS12 bool) (apply func(), err error) {
+	next, err := s.newRules(c, minTLS12)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		before := s.rules.Load().callers
+		for name, c := range next.callers {
+			// Otherwise each reload would be another burst for everybody.
+			if was := before[name]; was != nil && was.limit.Limit() == c.limit.Limit() {
+				c.limit = was.limit
+			}
+		}
+		s.rules.Store(next)
+	}, nil
+}
+
+func (s *Server) newRules(c Config, minTLS12 bool) (*rules, error) {
+	callers, err := newCallers(c, grantedIn(s.methods))
+	if err != nil {
+		return nil, err
+	}
+	anchors := x509.NewCertPool()
+	anchors.AddCert(s.callersCA)
+	r := &rules{callers: callers, tls: &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		ClientAuth: tls.RequireAndVerifyClientCert,
+		// The issuing CA itself is the anchor: under the root, the certificates of users would do as well.
+		ClientCAs:  anchors,
+		NextProtos: []string{"http/1.1"},
+		// A resumed session would bring a caller in on what was true before.
+		SessionTicketsDisabled: true,
+		Time:                   s.now,
+	}}
+	if minTLS12 {
+		r.tls.MinVersion = tls.VersionTLS12
+		r.tls.CipherSuites = []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		}
+	}
+	return r, nil
+}
