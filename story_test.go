@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 //	crash room|daemon            kill it, whichever way it was started
 //	crashed room|daemon          wait until it has died by SIGKILL
 //	said room|daemon TEXT        check that a process that was started alone has said something
+//	reload TEXT                  have a daemon that was started alone read its configuration anew, until it says something
 //	exits CODE PROGRAM ARGS...   run a program that must end with this exit code
 func TestStories(t *testing.T) {
 	bin, dying := built(t, released), built(t, mortal)
@@ -74,7 +76,7 @@ func TestStories(t *testing.T) {
 			"up": scripted(upCommand), "down": scripted(downCommand), "ended": scripted(endedCommand),
 			"start": scripted(startCommand), "halt": scripted(haltCommand),
 			"crash": scripted(crashCommand), "crashed": scripted(crashedCommand),
-			"said": scripted(saidCommand), "exits": scripted(exitsCommand),
+			"said": scripted(saidCommand), "reload": scripted(reloadCommand), "exits": scripted(exitsCommand),
 		},
 	})
 }
@@ -283,6 +285,18 @@ func saidCommand(_ *testscript.TestScript, s *stage, args []string) error {
 		return fmt.Errorf("%s has not said that:\n%s", p.name, &p.out)
 	}
 	return nil
+}
+
+func reloadCommand(_ *testscript.TestScript, s *stage, args []string) error {
+	p := s.running["daemon"]
+	if p == nil || len(args) != 1 {
+		return errArguments
+	}
+	before := len(p.out.String())
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	return p.await(func() bool { return strings.Contains(p.out.String()[before:], args[0]) })
 }
 
 func exitsCommand(ts *testscript.TestScript, _ *stage, args []string) error {

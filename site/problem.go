@@ -117,7 +117,9 @@ func (s *surveyor) Visit(n ast.Node) ast.Visitor {
 	t := n.GetToken()
 	switch n := n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode:
-		s.alias = t
+		if s.alias == nil {
+			s.alias = t
+		}
 	case *ast.MappingValueNode:
 		t = n.Key.GetToken()
 		if _, scalar := n.Value.(ast.ScalarNode); scalar && n.Value.Type() != ast.NullType {
