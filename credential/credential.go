@@ -13,22 +13,22 @@ import (
 	"strings"
 )
 
-const (
-	prefix = "credential:"
-	folder = "CREDENTIALS_DIRECTORY"
-)
+// Prefix is what the name of a credential follows.
+const Prefix = "credential:"
+
+const folder = "CREDENTIALS_DIRECTORY"
 
 // Path gives the file of a secret. credential:NAME is NAME in $CREDENTIALS_DIRECTORY; anything else is a
 // path, relative to base.
 func Path(value, base string) (string, error) {
-	name, ok := strings.CutPrefix(value, prefix)
+	name, ok := strings.CutPrefix(value, Prefix)
 	switch {
 	case !ok && filepath.IsAbs(value):
 		return value, nil
 	case !ok:
 		return filepath.Join(base, value), nil
 	case name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/'):
-		return "", fmt.Errorf("%q: want %sNAME, where NAME is a plain file name", value, prefix)
+		return "", fmt.Errorf("%q: want %sNAME, where NAME is a plain file name", value, Prefix)
 	}
 	dir := os.Getenv(folder)
 	if dir == "" {
@@ -42,7 +42,7 @@ func Path(value, base string) (string, error) {
 }
 
 // Named tells whether a value stands for a credential.
-func Named(value string) bool { return strings.HasPrefix(value, prefix) }
+func Named(value string) bool { return strings.HasPrefix(value, Prefix) }
 
 // Holds tells whether a path is that of a credential. Its mode says little: systemd may make the file
 // readable for root's group, and let the service in with an access control list.

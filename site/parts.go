@@ -121,8 +121,8 @@ func (f finder) Find(ctx context.Context, purpose cert.Purpose, n name.Name) (st
 	return entry, err
 }
 
-// publisher signs commits with the service's own SSH key.
-func (c *Config) publisher(origin string) (*gitrepo.Publisher, error) {
+// commitKey is the service's own SSH key, which signs commits.
+func (c *Config) commitKey() (ssh.Signer, error) {
 	text, err := os.ReadFile(c.secret(gitKeyFile))
 	if err != nil {
 		return nil, fmt.Errorf("reading the key that signs commits: %w", err)
@@ -130,6 +130,14 @@ func (c *Config) publisher(origin string) (*gitrepo.Publisher, error) {
 	key, err := ssh.ParsePrivateKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key that signs commits, %s: %w", c.secret(gitKeyFile), err)
+	}
+	return key, nil
+}
+
+func (c *Config) publisher(origin string) (*gitrepo.Publisher, error) {
+	key, err := c.commitKey()
+	if err != nil {
+		return nil, err
 	}
 	remote, err := c.Git.Open()
 	if err != nil {

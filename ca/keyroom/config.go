@@ -2,6 +2,7 @@ package keyroom
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/credential"
 )
 
 // Config is keyroom.json: strict JSON, paths relative to the file. The limits in it are the room's own;
@@ -42,58 +44,93 @@ type IssuerConfig struct {
 var ErrConfig = errors.New("configuration")
 
 // LoadConfig reads keyroom.json. Unknown members are errors, and so is a missing one that has no zero
-// meaning.
+// meaning. What is wrong with it is a Problem.
 func LoadConfig(path string) (Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
 	var c Config
-	if err := dec.Decode(&c); err != nil {
-		return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return Config{}, fmt.Errorf("%w: %s: something stands behind the configuration", ErrConfig, path)
-	}
-	if err := c.check(); err != nil {
-		return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
-	}
-	base := filepath.Dir(path)
-	for _, p := range []*string{&c.Socket, &c.State, &c.PassphraseFile} {
-		if !filepath.IsAbs(*p) {
-			*p = filepath.Join(base, *p)
-		}
+	if err := c.read(text, filepath.Dir(path)); err != nil {
+		return Config{}, locate(path, text, err)
 	}
 	return c, nil
 }
 
-func (c Config) check() error {
-	switch {
-	case c.Room == "" || c.Origin == "":
-		return errors.New("room and origin are missing")
-	case c.Socket == "" || c.State == "" || c.PassphraseFile == "":
-		return errors.New("socket, state and passphrase_file are missing")
-	case len(c.Issuers) == 0:
-		return errors.New("it names no issuers")
-	case c.PerHour <= 0 || c.PerDay <= 0:
-		return errors.New("certificates_per_hour and certificates_per_day must be positive")
+func (c *Config) read(text []byte, base string) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if err := dec.Decode(c); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("something stands behind the configuration")
+	}
+	if err := checkKeys(text); err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	var err error
+	if c.PassphraseFile, err = credential.Path(c.PassphraseFile, base); err != nil {
+		return wrong("passphrase_file", "passphrase_file: %v", err)
+	}
+	for _, p := range []*string{&c.Socket, &c.State} {
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(base, *p)
+		}
+	}
+	return nil
+}
+
+func (c *Config) check() error {
+	for _, needed := range []struct{ key, value string }{
+		{"room", c.Room}, {"origin", c.Origin}, {"socket", c.Socket}, {"state", c.State}, {"passphrase_file", c.PassphraseFile},
+	} {
+		if needed.value == "" {
+			return wrong(needed.key, "%s is missing", needed.key)
+		}
+	}
+	if len(c.Issuers) == 0 {
+		return wrong("issuers", "it names no issuers")
+	}
+	if c.PerHour <= 0 {
+		return wrong("certificates_per_hour", "certificates_per_hour must be positive")
+	}
+	if c.PerDay <= 0 {
+		return wrong("certificates_per_day", "certificates_per_day must be positive")
 	}
 	seen := make(map[cert.Issuer]bool)
-	for _, i := range c.Issuers {
+	for n, i := range c.Issuers {
+		key := fmt.Sprintf("issuers[%d]", n)
 		if i.ID == "" || filepath.Base(string(i.ID)) != string(i.ID) || seen[i.ID] {
-			return fmt.Errorf("issuer id %q is empty, repeated or not a plain name", i.ID)
+			return wrong(key+".id", "issuer id %q is empty, repeated or not a plain name", i.ID)
 		}
 		seen[i.ID] = true
 		if len(i.Purposes) == 0 || i.MaxValidityDays <= 0 || i.MaxListDays <= 0 {
-			return fmt.Errorf("issuer %s: purposes, max_validity_days and max_list_days are needed", i.ID)
+			return wrong(key, "issuer %s: purposes, max_validity_days and max_list_days are needed", i.ID)
 		}
-		for _, p := range i.Purposes {
+		for m, p := range i.Purposes {
 			if _, err := cert.ParsePurpose(string(p)); err != nil {
-				return fmt.Errorf("issuer %s: %w", i.ID, err)
+				return wrong(fmt.Sprintf("%s.purposes[%d]", key, m), "issuer %s: %v", i.ID, err)
 			}
 		}
 	}
 	return nil
+}
+
+// CheckFiles tells what Open would refuse of the files that a configuration names, the journal's content
+// apart: it decrypts every key and compares it with its certificate. It may be asked while the room runs.
+func (c Config) CheckFiles() error {
+	r := &Room{config: c, rand: rand.Reader, issuers: make(map[cert.Issuer]*issuer)}
+	passphrase, err := readPassphrase(c.PassphraseFile)
+	if err != nil {
+		return err
+	}
+	defer clear(passphrase)
+	if err := r.loadKeys(passphrase); err != nil {
+		return err
+	}
+	_, err = os.Stat(r.path("journal"))
+	return err
 }

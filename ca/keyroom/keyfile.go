@@ -14,6 +14,8 @@ import (
 	"os"
 
 	"golang.org/x/crypto/scrypt"
+
+	"github.com/chancery-ca/chancery/credential"
 )
 
 // Keys rest as PKCS#8 EncryptedPrivateKeyInfo under PBES2 (RFC 8018 section 6.2) with scrypt (RFC 7914)
@@ -107,7 +109,7 @@ func readSecret(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if others := info.Mode().Perm() & 0o077; others != 0 {
+	if others := info.Mode().Perm() & 0o077; others != 0 && !(credential.Holds(path) && others == 0o040) {
 		return nil, fmt.Errorf("%s has mode %04o, so others than its owner may use it: chmod 0400 it, and think about who has read it", path, info.Mode().Perm())
 	}
 	return os.ReadFile(path)

@@ -2,6 +2,7 @@
 // keys. It has no network; the daemon reaches it over a Unix socket.
 //
 //	chancery-keyroom --config keyroom.json          serve
+//	chancery-keyroom check --config FILE            tell what is wrong with the configuration
 //	chancery-keyroom confirm-clock --config FILE    let expired entries leave lists again after a clock step
 //	chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation
 //	chancery-keyroom root-crl --offline DIR         sign the root's next CRL, where the root key is
@@ -11,6 +12,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -57,6 +59,8 @@ func run(args []string, out io.Writer) error {
 	switch command {
 	case "serve":
 		return serve(args)
+	case "check":
+		return check(args, out)
 	case "confirm-clock":
 		return confirmClock(args)
 	case "init":
@@ -69,7 +73,7 @@ func run(args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, version)
 		return err
 	}
-	return fmt.Errorf("%w: there is no command %q; the commands are init, root-crl, install-root-crl, confirm-clock and version, and without one it serves", errUsage, command)
+	return fmt.Errorf("%w: there is no command %q; the commands are init, check, root-crl, install-root-crl, confirm-clock and version, and without one it serves", errUsage, command)
 }
 
 func parse(fs *flag.FlagSet, args []string) error {
@@ -89,6 +93,7 @@ const usage = `The key room of a Chancery installation: the only process that ho
 
   chancery-keyroom --config FILE                  serve on the Unix socket that FILE names
   chancery-keyroom confirm-clock --config FILE    after a clock step, let entries of expired certificates leave lists
+  chancery-keyroom check --config FILE            tell what is wrong with FILE, and with the keys that it names
   chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation; chancery init runs it
   chancery-keyroom root-crl --offline DIR         sign the root's next CRL; chancery root-crl sign runs it
   chancery-keyroom install-root-crl --config FILE --crl FILE    take that CRL; chancery root-crl install runs it
@@ -152,6 +157,42 @@ func confirmClock(args []string) error {
 	}
 	log.Info("clock confirmed")
 	return room.Close()
+}
+
+// check tells what is wrong with the configuration and the files that it names, and starts nothing.
+func check(args []string, out io.Writer) error {
+	fs := flag.NewFlagSet("chancery-keyroom check", flag.ContinueOnError)
+	path := fs.String("config", "", "the configuration, keyroom.json, in `FILE`")
+	output := fs.String("output", "table", "`FORMAT` of the output: table or json")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	if *path == "" || *output != "table" && *output != "json" {
+		return fmt.Errorf("%w: chancery-keyroom check --config FILE [--output table|json]", errUsage)
+	}
+	if err := nodump.Set(); err != nil {
+		return err
+	}
+	config, err := keyroom.LoadConfig(*path)
+	if err == nil {
+		if wrong := config.CheckFiles(); wrong != nil {
+			err = &keyroom.Problem{File: *path, Reason: wrong.Error()}
+		}
+	}
+	if *output == "table" {
+		if err == nil {
+			_, err = fmt.Fprintln(out, "clean")
+		}
+		return err
+	}
+	problems := []keyroom.Problem{}
+	var one *keyroom.Problem
+	if errors.As(err, &one) {
+		problems = append(problems, *one)
+	} else if err != nil {
+		problems = append(problems, keyroom.Problem{File: *path, Reason: err.Error()})
+	}
+	return errors.Join(json.NewEncoder(out).Encode(problems), err)
 }
 
 // repeated is a flag that may be given more than once.

@@ -70,7 +70,7 @@ each other.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), auditCommand())
+	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), auditCommand(), configCommand())
 	root.AddCommand(expiringCommand(), rootListCommand())
 	return root
 }
