@@ -11,20 +11,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chancery-ca/chancery/site"
 )
 
-// moveGit puts an installation's repository behind git http-backend and basic authentication.
-func moveGit(t *testing.T, dir string) {
+// moveGit puts an installation's repository behind git http-backend and basic authentication, where the
+// password is sesame at first.
+func moveGit(t *testing.T, dir string, password *atomic.Value) {
 	t.Helper()
+	password.Store("sesame")
 	handler := &cgi.Handler{
 		Path: filepath.Join(strings.TrimSpace(run(t, "git", "--exec-path")), "git-http-backend"), Stderr: io.Discard, InheritEnv: []string{"PATH"},
 		Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=chancery", "GIT_CONFIG_NOSYSTEM=1", "HOME=/nonexistent"},
 	}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "chancery" || password != "sesame" {
+		if user, given, _ := r.BasicAuth(); user != "chancery" || given != password.Load() {
 			http.Error(w, "who are you?", http.StatusUnauthorized)
 			return
 		}
@@ -45,7 +48,7 @@ func moveGit(t *testing.T, dir string) {
 func TestGitServer(t *testing.T) {
 	t.Parallel()
 	dir := copyOf(t, worlds(t).day)
-	moveGit(t, dir)
+	moveGit(t, dir, new(atomic.Value))
 	repository := filepath.Join(dir, "config.git")
 	tip := func() string { return run(t, "git", "-C", repository, "rev-parse", "main") }
 	before := tip()
