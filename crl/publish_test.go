@@ -380,6 +380,35 @@ func TestRun(t *testing.T) {
 	w.must(<-ended)
 }
 
+// TestUse: another publisher takes over while the loop runs, again and again, and the lists get to its place.
+func TestUse(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.loop.Run(ctx) }()
+	for n := range 20 {
+		other := *w.publisher
+		other.Folder = fmt.Sprint("site", n)
+		w.must(w.loop.Witness(ctx, &other))
+		w.loop.Use(&other)
+		if n%5 > 0 {
+			continue // the next one is faster
+		}
+		w.revoke(w.issue(fmt.Sprint("user", n)).Serial, cert.Superseded)
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			_, err := w.git("cat-file", "-e", "main:"+other.Folder+"/users.crl")
+			if err == nil {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("nothing is published in %s: %v", other.Folder, err)
+			}
+		}
+	}
+	cancel()
+	w.must(<-ended)
+}
+
 // A reason that gets worse while a list is being signed holds nothing up.
 func TestReasonChangesMeanwhile(t *testing.T) {
 	w := newWorld(t)

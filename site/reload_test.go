@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -174,4 +175,46 @@ func TestReloadReadsSecretsAnew(t *testing.T) {
 	if n, last := reloads(t, dir); n != 1 || last != config(t, dir).SHA256 {
 		t.Errorf("%d configurations taken, the last is %s", n, last)
 	}
+}
+
+// TestReloadAsksGit: a repository that has seen more of the log than there is is not taken, as at start.
+func TestReloadAsksGit(t *testing.T) {
+	t.Parallel()
+	dir := copyOf(t, worlds(t).night)
+	files(`cp -a "`+worlds(t).day+`"/config.git later.git`)(t, dir)
+	p, err := launch("ready https://", nil, filepath.Join(bin(t), "chancery"), "up", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	run(t, "sed", "-i", "s/config.git/later.git/", filepath.Join(dir, site.ConfigName))
+	if err := hangUp(p.cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return strings.Contains(p.String(), `"code":"config.refused"`) })
+	if !strings.Contains(p.String(), "git holds a checkpoint that this log does not continue") {
+		t.Errorf("%s", p)
+	}
+	if err := callAll(dir, issue("user", "frank")); err != nil {
+		t.Error(err)
+	}
+	if n, _ := reloads(t, dir); n != 0 {
+		t.Errorf("%d configurations were taken", n)
+	}
+	// One that cannot be reached is taken, and the lists stay owed.
+	run(t, "sed", "-i", "s/repository: later.git/url: https:\\/\\/127.0.0.1:9\\/x/", filepath.Join(dir, site.ConfigName))
+	if err := hangUp(p.cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { n, _ := reloads(t, dir); return n == 1 })
+	run(t, "sed", "-i", "s/url: https:.*/repository: config.git/", filepath.Join(dir, site.ConfigName))
+	if err := hangUp(p.cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { n, _ := reloads(t, dir); return n == 2 })
+	if code, err := p.end(syscall.SIGTERM); err != nil || code != 0 {
+		t.Errorf("exit code %d, %v\n%s", code, err, p)
+	}
+	room(t, dir)
+	clean(t, dir)
 }
