@@ -32,24 +32,11 @@ type ConfigReport struct {
 // room's files are read by its own.
 func CheckConfig(path, bin string) (ConfigReport, error) {
 	r := ConfigReport{Problems: []Problem{}}
-	info, err := os.Stat(path)
-	switch {
-	case err == nil && info.IsDir():
-		room := filepath.Join(path, RoomConfigName)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		r.daemon(filepath.Join(path, ConfigName))
-		f, err := os.Open(room)
-		if errors.Is(err, fs.ErrPermission) {
-			r.Skipped = append(r.Skipped, fmt.Sprintf("%v: as the key room's user run: chancery-keyroom check --config %s", err, room))
-			return r, nil
-		} else if err == nil {
-			err = f.Close()
-		}
-		if err != nil {
-			r.Problems = append(r.Problems, Problem{File: room, Reason: err.Error()})
-			return r, nil
-		}
-		return r, r.room(room, bin)
-	case strings.HasSuffix(path, ".json"):
+		return r, r.room(filepath.Join(path, RoomConfigName), bin)
+	}
+	if strings.HasSuffix(path, ".json") {
 		return r, r.room(path, bin)
 	}
 	r.daemon(path)
@@ -68,8 +55,12 @@ func (r *ConfigReport) daemon(path string) {
 	}
 }
 
-// room has the key room's program check its own configuration.
+// room has the key room's program check its own configuration. Another user's is left to that user.
 func (r *ConfigReport) room(path, bin string) error {
+	if err := readable(path); errors.Is(err, fs.ErrPermission) {
+		r.Skipped = append(r.Skipped, fmt.Sprintf("%v: as the key room's user run: chancery-keyroom check --config %s", err, path))
+		return nil
+	}
 	r.Checked = append(r.Checked, path)
 	var said, failure strings.Builder
 	cmd := exec.Command(filepath.Join(bin, "chancery-keyroom"), "check", "--config", path, "--output", "json")
@@ -93,7 +84,8 @@ func (c *Config) checkFiles() error {
 	}
 	fail("state", readable(c.StorePath()))
 	fail("trust", c.checkLogKey())
-	for _, name := range []string{serverCertFile, serverKeyFile, gitKeyFile} {
+	fail("secrets", readable(c.secret(serverCertFile)))
+	for _, name := range []string{serverKeyFile, gitKeyFile} {
 		fail("secrets", secret(c.secret(name)))
 	}
 	if len(failed) == 0 { // otherwise it is said already

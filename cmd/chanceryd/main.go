@@ -50,7 +50,8 @@ func run(args []string, out io.Writer) error {
 	show := fs.Bool("version", false, "print the version")
 	fs.Usage = func() {
 		fmt.Fprint(fs.Output(), "The daemon of a Chancery installation: it answers the RPC and publishes. It holds no CA key; the key room\n"+
-			"does, and must be running.\n\n  chanceryd --config chancery.yaml\n\n")
+			"does, and must be running. SIGHUP has it read the configuration anew, which is taken as a whole or not\n"+
+			"at all. SIGTERM stops it.\n\n  chanceryd --config chancery.yaml\n\n")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {
