@@ -127,7 +127,7 @@ func TestConfigCheck(t *testing.T) {
 		"host is not known":  {ssh + "echo > trust/hosts", "chancery.yaml", "git", "no key of git.example.org"},
 		"room: member":       {`sed -i 's/"room"/"rooom"/' keyroom.json`, "keyroom.json", "rooom", `there is no member "rooom"`},
 		"room: issuer":       {`sed -i 's/"servers"/"users"/' keyroom.json`, "keyroom.json", "issuers[1].id", "repeated"},
-		"room: type":         {`sed -i 's/"certificates_per_day": [0-9]*/"certificates_per_day": "many"/' keyroom.json`, "keyroom.json", "certificates_per_day", "string"},
+		"room: type":         {`sed -i 's/"certificates_per_day": [0-9]*/"certificates_per_day": "many"/' keyroom.json`, "keyroom.json", "certificates_per_day", "it is a JSON string; want int64"},
 		"room: not JSON":     {"echo >> keyroom.json; echo '}' >> keyroom.json", "keyroom.json", "", "something stands behind"},
 		"room: twice":        {`sed -i '0,/"state"/s//"socket": "x",\n"state"/' keyroom.json`, "keyroom.json", "socket", "there twice"},
 		"room: passphrase":   {"chmod 444 secrets/keyroom.passphrase", "keyroom.json", "", "others than its owner may use it"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"unicode/utf8"
@@ -55,8 +56,13 @@ func locate(file string, text []byte, err error) *Problem {
 	case errors.As(err, &syntax):
 		offset = int(syntax.Offset) - 1
 	case errors.As(err, &kind):
-		p.Key = kind.Field
-		offset = int(kind.Offset) - 1
+		p.Reason = fmt.Sprintf("it is a JSON %s; want %s", kind.Value, kind.Type)
+		if kind.Field == "" {
+			p.Reason = fmt.Sprintf("it is a JSON %s; want an object", kind.Value)
+		}
+		p.Key, offset = lastBefore(text, int(kind.Offset))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		offset = len(text)
 	}
 	if offset < 0 || offset > len(text) {
 		return p
@@ -64,9 +70,26 @@ func locate(file string, text []byte, err error) *Problem {
 	start := bytes.LastIndexByte(text[:offset], '\n') + 1
 	line, _, _ := bytes.Cut(text[start:], []byte("\n"))
 	p.Line, p.Column = bytes.Count(text[:offset], []byte("\n"))+1, utf8.RuneCount(text[start:offset])+1
+	if len(line) > maxExcerpt {
+		return p
+	}
 	head := fmt.Sprintf("> %d | ", p.Line)
 	p.Excerpt = head + strings.ReplaceAll(string(line), "\t", " ") + "\n" + strings.Repeat(" ", len(head)+p.Column-1) + "^"
 	return p
+}
+
+const maxExcerpt = 400 // octets of a line
+
+// lastBefore gives the last key whose value begins before an offset, and where that is.
+func lastBefore(text []byte, end int) (last string, at int) {
+	at = -1
+	_ = walk(text, func(key string, offset int) error { // what is there is enough
+		if offset < end {
+			last, at = key, offset
+		}
+		return nil
+	})
+	return last, at
 }
 
 // placeOf gives the offset of a key's value, or of what it would be in; -1 if that is the whole file.
