@@ -15,7 +15,7 @@ build:
 # RUNLEVEL=1 keeps the packages from starting servers of their own.
 deps:
 	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server ldapsearch:ldap-utils /usr/sbin/slapd:slapd \
-		flock:util-linux /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless; do \
+		flock:util-linux unshare:util-linux script:bsdutils /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless; do \
 		command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 		command -v apt-get >/dev/null || { echo "install:$$missing"; exit 1; }; \

@@ -30,6 +30,7 @@ import (
 //	crashed room|daemon          wait until it has died by SIGKILL
 //	said room|daemon TEXT        check that a process that was started alone has said something
 //	reload TEXT                  have a daemon that was started alone read its configuration anew, until it says something
+//	losing N                     LOSSY is an address of the service at which the first N answers are lost
 //	exits CODE PROGRAM ARGS...   run a program that must end with this exit code
 func TestStories(t *testing.T) {
 	bin, dying := built(t, released), built(t, mortal)
@@ -76,7 +77,7 @@ func TestStories(t *testing.T) {
 			"up": scripted(upCommand), "down": scripted(downCommand), "ended": scripted(endedCommand),
 			"start": scripted(startCommand), "halt": scripted(haltCommand),
 			"crash": scripted(crashCommand), "crashed": scripted(crashedCommand),
-			"said": scripted(saidCommand), "reload": scripted(reloadCommand), "exits": scripted(exitsCommand),
+			"said": scripted(saidCommand), "reload": scripted(reloadCommand), "exits": scripted(exitsCommand), "losing": scripted(losingCommand),
 		},
 	})
 }
@@ -84,7 +85,7 @@ func TestStories(t *testing.T) {
 // toolPath gives a PATH on which the tools are with which stories look at the world. None may be missing.
 func toolPath(t *testing.T) string {
 	t.Helper()
-	for _, tool := range []string{"openssl", "git", "python3", "strace", "ssh-keygen", "curl", "flock", "/usr/sbin/nginx", "/usr/sbin/slapd", "ldapsearch"} {
+	for _, tool := range []string{"openssl", "git", "python3", "strace", "ssh-keygen", "curl", "flock", "/usr/sbin/nginx", "/usr/sbin/slapd", "ldapsearch", "script", "unshare"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("%v: make deps installs it", err)
 		}

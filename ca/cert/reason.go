@@ -1,6 +1,10 @@
 package cert
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // Reason is a CRLReason code (RFC 5280 section 5.3.1).
 type Reason int
@@ -30,6 +34,9 @@ var reasonNames = map[Reason]string{
 	PrivilegeWithdrawn:   "privilegeWithdrawn",
 	AACompromise:         "aACompromise",
 }
+
+// Reasons lists every reason, by its code.
+func Reasons() []Reason { return slices.Sorted(maps.Keys(reasonNames)) }
 
 // ParseReason reads a reason by its name in RFC 5280, for instance "keyCompromise".
 func ParseReason(s string) (Reason, error) {

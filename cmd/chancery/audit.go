@@ -49,6 +49,7 @@ believed; keep a copy of it elsewhere. Exit code 4 with the first record that co
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "folder `DIR` of the installation")
+	completeDir(cmd, "dir")
 	outputFlag(cmd, &output)
 	return cmd
 }
@@ -130,6 +131,7 @@ certificates with a serial number or for a common name. Nothing is verified; cha
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "folder `DIR` of the installation")
+	completeDir(cmd, "dir")
 	cmd.Flags().StringVar(&serial, "serial", "", "only the life of the certificate with the serial number `HEX`")
 	cmd.Flags().StringVar(&cn, "cn", "", "only the lives of the certificates for the common name `NAME`")
 	outputFlag(cmd, &output)

@@ -15,9 +15,10 @@ import (
 // errIntegrity says that a check found a contradiction; what it is has been printed.
 var errIntegrity = errors.New("integrity")
 
-// outputFlag adds --output and checks it.
+// outputFlag adds --output, and checks it before the command runs.
 func outputFlag(cmd *cobra.Command, output *string) {
 	cmd.Flags().StringVarP(output, "output", "o", "table", "`FORMAT` of the output: table or json")
+	complete(cmd, "output", "table", "json")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *output != "table" && *output != "json" {
 			return fmt.Errorf("%w: --output is table or json, not %q", errUsage, *output)
@@ -41,7 +42,7 @@ func fsckCommand() *cobra.Command {
 		Long: `Compare store, log, key room, directory and git of the installation in DIR with one another. It changes
 nothing, and the service may run meanwhile; the key room must. Each violation has a code and says what
 to do. Exit code 4 on a violation, 3 if the key room is not there.`,
-		Args: exactly(1, "DIR"),
+		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, err := site.LoadConfig(filepath.Join(args[0], site.ConfigName))
 			if err != nil {
@@ -100,7 +101,7 @@ books follow from them. The daemon must be stopped and the key room must run:
   chancery recover DIR
 
 Nothing is signed. An old copy of the key room cannot be brought up this way: put its newest copy back.`,
-		Args: exactly(1, "DIR"),
+		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, err := site.LoadConfig(filepath.Join(args[0], site.ConfigName))
 			if err != nil {

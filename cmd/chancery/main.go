@@ -1,4 +1,5 @@
-// Command chancery makes, runs and checks a Chancery installation, and reads its audit log.
+// Command chancery makes, runs and checks a Chancery installation, reads its audit log, and asks the running
+// service for certificates.
 package main
 
 import (
@@ -57,12 +58,12 @@ func exitCode(err error) int {
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "chancery",
-		Short: "An isolated certificate authority: make it, run it, check it",
-		Long: `An isolated certificate authority: make it, run it, check it.
+		Short: "An isolated certificate authority: make it, run it, check it, ask it",
+		Long: `An isolated certificate authority: make it, run it, check it, ask it.
 
-Exit codes: 0 done; 1 understood, and not done; 2 the command line or the configuration; 3 the key room
-is not there, the outcome is unknown, or a process ended by itself; 4 log, books and world contradict
-each other.`,
+Exit codes: 0 done; 1 understood, and not done; 2 the command line or the configuration; 3 the service or
+the key room is not there, the outcome is unknown, or a process ended by itself; 4 log, books and world
+contradict each other.`,
 		Args:          subcommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Version:       version,
@@ -71,7 +72,7 @@ each other.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), auditCommand(), configCommand())
-	root.AddCommand(expiringCommand(), rootListCommand())
+	root.AddCommand(issueCommand(), revokeCommand(), statusCommand(), chainCommand(), expiringCommand(), rootListCommand())
 	return root
 }
 
@@ -113,7 +114,7 @@ key room and the daemon's configuration, a bare git repository for the lists, a 
 first caller's key and certificate, and the log that names them all.
 
 The keys of the root and of recovery are left in DIR/offline, encrypted; move them off this machine.`,
-		Args: exactly(1, "DIR"),
+		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bin, err := binaries()
 			if err != nil {
@@ -153,7 +154,7 @@ SIGTERM. A line "ready https://HOST:PORT/RPC2" says that calls are answered; the
 of the two ends by itself the other is stopped, and the exit code is 3.
 
 That is for evaluation: in production each runs on its own, as a user of its own, with --config.`,
-		Args: exactly(1, "DIR"),
+		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bin, err := binaries()
 			if err != nil {

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/rpc/client"
+)
+
+// issueOptions is a command line of chancery issue.
+type issueOptions struct {
+	service
+	cn, purpose, requestID     string
+	email, dns, ip             []string
+	csr, keyType               string
+	days                       int
+	plan                       bool
+	out, passwordFile, certOut string
+}
+
+func issueCommand() *cobra.Command {
+	var o issueOptions
+	cmd := &cobra.Command{
+		Use:   "issue (--dir DIR | --url URL) --purpose PURPOSE NAME",
+		Short: "Issue a certificate",
+		Long: `Ask the running service for a certificate for NAME, and write it to new files: without --csr the PKCS#12
+with key, certificate and chain to NAME.p12, with mode 0600, and its password to standard output; with
+--csr the certificate and its chain to NAME.pem. A file that exists is refused before anything is asked.
+
+The call has a request id. With the same --request-id and the same members the same certificate, PKCS#12
+and password are answered again, for 24 hours. If no answer comes the call is made again with its id; if
+it stays unknown how it ended, the exit code is 3 and the message is the command to ask again.`,
+		Example: `  chancery issue --dir ca --purpose user alice --email alice@example.org
+  chancery issue --dir ca --purpose server www.example.org --csr www.csr --cert-out www.pem
+  chancery issue --url https://ca.example.org:8443 --cert hr.pem --key hr.key --trust root.pem \
+    --purpose user bob --request-id hr-1002 --out bob.p12 --password-file bob.password`,
+		Args:              exactly(1, "NAME"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.cn = args[0]
+			return o.run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func (o *issueOptions) flags(cmd *cobra.Command) {
+	o.service.flags(cmd)
+	f := cmd.Flags()
+	purposeFlag(cmd, &o.purpose, "what the certificate is for, `PURPOSE`: user, server or caller")
+	f.StringArrayVar(&o.email, "email", nil, "further name: mail address `ADDRESS`; can be repeated")
+	f.StringArrayVar(&o.dns, "dns", nil, "further name: host name `HOST`; can be repeated")
+	f.StringArrayVar(&o.ip, "ip", nil, "further name: IP address `ADDRESS`; can be repeated")
+	f.StringVar(&o.csr, "csr", "", "`FILE` with a PKCS#10 request for a key of your own, PEM or DER; without it the CA makes the key")
+	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the key that the CA makes: P-256 (default), P-384, RSA-2048 or RSA-3072")
+	f.IntVar(&o.days, "days", 0, "validity in days `N`; 0 is the purpose's default")
+	f.StringVar(&o.requestID, "request-id", "", "`ID` of the call, 1 to 128 of A-Z a-z 0-9 . _ : -; without it one is made")
+	f.StringVar(&o.out, "out", "", "new `FILE` for the PKCS#12, mode 0600; without it NAME.p12, or with --output json none")
+	f.StringVar(&o.passwordFile, "password-file", "", "new `FILE` for the password, mode 0400, instead of standard output")
+	f.StringVar(&o.certOut, "cert-out", "", "new `FILE` for the certificate and its chain, PEM; without it NAME.pem with --csr, or none")
+	f.BoolVar(&o.plan, "plan", false, "say what would happen; nothing is issued or written")
+	for _, name := range []string{"email", "dns", "ip", "request-id", "days"} {
+		complete(cmd, name)
+	}
+	var kinds []cobra.Completion
+	for _, k := range cert.SubjectKeyTypes() {
+		kinds = append(kinds, string(k))
+	}
+	complete(cmd, "key-type", kinds...)
+	for _, name := range []string{"out", "password-file", "key-type"} {
+		cmd.MarkFlagsMutuallyExclusive("csr", name)
+	}
+}
+
+func (o *issueOptions) run(ctx context.Context, w io.Writer) error {
+	params, err := o.params()
+	if err != nil {
+		return err
+	}
+	if err := o.open(); err != nil {
+		return err
+	}
+	files, err := o.reserve()
+	if err != nil {
+		return err
+	}
+	again := sameCommand(o.requestID)
+	answer, err := o.ask(ctx, "ca.issue", params, again)
+	if err != nil {
+		files.discard()
+		return errors.Join(printRefusal(w, answer, o.output), err)
+	}
+	if o.plan {
+		return o.printPlan(w, answer)
+	}
+	err = o.hand(w, answer, files)
+	if err != nil {
+		files.discard()
+	}
+	if errors.Is(err, errUnsettled) {
+		err = fmt.Errorf("%w; get it again, within 24 hours: %s", err, again)
+	}
+	return err
+}
+
+const maxCSR = 32 << 10 // the service takes bodies of 64 KiB
+
+// params makes the call's one parameter. Whether a name is one, the service decides.
+func (o *issueOptions) params() (map[string]any, error) {
+	if o.purpose == "" {
+		return nil, fmt.Errorf("%w: --purpose is needed: user, server or caller", errUsage)
+	}
+	if o.requestID == "" {
+		var err error
+		if o.requestID, err = newRequestID(); err != nil {
+			return nil, err
+		}
+	}
+	p := map[string]any{"purpose": o.purpose, "cn": o.cn, "request_id": o.requestID}
+	sans := make(map[string]any)
+	for kind, names := range map[string][]string{"email": o.email, "dns": o.dns, "ip": o.ip} {
+		if len(names) > 0 {
+			sans[kind] = names
+		}
+	}
+	if len(sans) > 0 {
+		p["sans"] = sans
+	}
+	if o.keyType != "" {
+		p["key_type"] = o.keyType
+	}
+	if o.days != 0 {
+		p["valid_days"] = o.days
+	}
+	if o.plan {
+		p["plan"] = true
+	}
+	if o.csr == "" {
+		return p, nil
+	}
+	text, err := os.ReadFile(o.csr)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: --csr: %w", errUsage, err)
+	case len(text) == 0 || len(text) > maxCSR:
+		return nil, fmt.Errorf("%w: --csr: %s has %d octets; want 1 to %d", errUsage, o.csr, len(text), maxCSR)
+	case bytes.HasPrefix(bytes.TrimSpace(text), []byte("-----BEGIN")):
+		p["csr"] = string(text)
+	default:
+		p["csr"] = text // DER, which JSON carries as base64
+	}
+	return p, nil
+}
+
+// issueFiles are the files of one call, nil where none is wanted.
+type issueFiles struct{ pkcs12, password, certificate *newFile }
+
+// reserve makes the files before the call is: one that cannot be made must not cost a serial number.
+func (o *issueOptions) reserve() (files issueFiles, err error) {
+	if o.plan {
+		return files, nil
+	}
+	out, certOut := o.out, o.certOut
+	if o.output != "json" {
+		switch {
+		case o.csr == "" && out == "":
+			out, err = o.named(".p12", "--out")
+		case o.csr != "" && certOut == "":
+			certOut, err = o.named(".pem", "--cert-out")
+		}
+		if err != nil {
+			return files, err
+		}
+	}
+	for _, want := range []struct {
+		file *(*newFile)
+		path string
+		mode os.FileMode
+	}{{&files.pkcs12, out, 0o600}, {&files.password, o.passwordFile, 0o400}, {&files.certificate, certOut, 0o644}} {
+		if want.path == "" {
+			continue
+		}
+		if *want.file, err = createNew(want.path, want.mode); err != nil {
+			files.discard()
+			return issueFiles{}, err
+		}
+	}
+	return files, nil
+}
+
+// named makes a file name of the common name, if that is one on every system.
+func (o *issueOptions) named(suffix, flag string) (string, error) {
+	plain := "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+	if o.cn == "" || len(o.cn) > 100 || strings.Trim(o.cn, plain) != "" || strings.ContainsRune(".-", rune(o.cn[0])) {
+		return "", fmt.Errorf("%w: %q makes no good file name: name the file with %s", errUsage, o.cn, flag)
+	}
+	return o.cn + suffix, nil
+}
+
+func (f issueFiles) discard() {
+	for _, file := range []*newFile{f.pkcs12, f.password, f.certificate} {
+		file.discard()
+	}
+}
+
+// issued is what the service answers.
+type issued struct {
+	Serial      string    `json:"serial"`
+	Issuer      string    `json:"issuer"`
+	NotBefore   time.Time `json:"not_before"`
+	NotAfter    time.Time `json:"not_after"`
+	Certificate string    `json:"certificate"`
+	Chain       string    `json:"chain"`
+	PKCS12      []byte    `json:"pkcs12"`
+	Password    string    `json:"password"`
+	RequestID   string    `json:"request_id"`
+	RevokedAt   string    `json:"revoked_at"`
+	Directory   struct {
+		State string `json:"state"`
+		Entry string `json:"entry"`
+	} `json:"directory"`
+}
+
+// hand writes an answer to its files and prints the rest. After an error in which errUnsettled is, the
+// same answer can be had again.
+func (o *issueOptions) hand(w io.Writer, answer client.Answer, files issueFiles) error {
+	var got issued
+	if err := json.Unmarshal(answer.Detail, &got); err != nil {
+		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+	}
+	if got.RevokedAt != "" || o.csr == "" && len(got.PKCS12) == 0 {
+		return fmt.Errorf("nothing was written: %s", answer.Msg)
+	}
+	err := errors.Join(
+		files.pkcs12.fill(got.PKCS12),
+		files.password.fill([]byte(got.Password+"\n")),
+		files.certificate.fill([]byte(got.Certificate+got.Chain)))
+	if err != nil {
+		return fmt.Errorf("%w: certificate %s was issued, and not written: %w", errUnsettled, got.Serial, err)
+	}
+	if err := o.print(w, answer, got, files); err != nil {
+		return fmt.Errorf("%w: certificate %s was issued, and the answer not printed: %w", errUnsettled, got.Serial, err)
+	}
+	return nil
+}
+
+func (o *issueOptions) print(w io.Writer, answer client.Answer, got issued, files issueFiles) error {
+	if o.output == "json" {
+		// What went to a file of its own mode is not shown to whoever reads the output.
+		var err error
+		if answer.Detail, err = without(answer.Detail, map[string]bool{"pkcs12": files.pkcs12 != nil, "password": files.password != nil}); err != nil {
+			return err
+		}
+		return writeJSON(w, answer)
+	}
+	rows := [][2]string{
+		{"serial", got.Serial}, {"issuer", got.Issuer}, {"not after", got.NotAfter.Format(time.RFC3339)}, {"request id", got.RequestID},
+	}
+	if got.Directory.Entry != "" {
+		rows = append(rows, [2]string{"directory", got.Directory.State + " " + got.Directory.Entry})
+	}
+	if files.pkcs12 != nil {
+		rows = append(rows, [2]string{"pkcs12", files.pkcs12.path})
+	}
+	if files.certificate != nil {
+		rows = append(rows, [2]string{"certificate", files.certificate.path})
+	}
+	switch {
+	case files.password != nil:
+		rows = append(rows, [2]string{"password in", files.password.path})
+	case got.Password != "":
+		rows = append(rows, [2]string{"password", got.Password})
+	}
+	return printRows(w, answer.Msg, rows)
+}
+
+func (o *issueOptions) printPlan(w io.Writer, answer client.Answer) error {
+	if o.output == "json" {
+		return writeJSON(w, answer)
+	}
+	var got issued
+	if err := json.Unmarshal(answer.Detail, &got); err != nil {
+		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+	}
+	return printRows(w, answer.Msg, [][2]string{
+		{"issuer", got.Issuer}, {"not before", got.NotBefore.Format(time.RFC3339)}, {"not after", got.NotAfter.Format(time.RFC3339)},
+	})
+}
+
+// without leaves members out of an object.
+func without(object json.RawMessage, drop map[string]bool) (json.RawMessage, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(object, &members); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(members, func(name string, _ json.RawMessage) bool { return drop[name] })
+	return json.Marshal(members)
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/rpc/client"
+)
+
+func statusCommand() *cobra.Command {
+	var s service
+	var cn, serial, requestID string
+	cmd := &cobra.Command{
+		Use:   "status (--dir DIR | --url URL) (NAME | --serial HEX | --request-id ID)",
+		Short: "Show what the service knows of certificates",
+		Long: `Ask the running service about all certificates for NAME, the one with a serial number, or the one of an
+earlier call: whether it is live, and whether the directory and the list in git say so.`,
+		Example: `  chancery status --dir ca alice
+  chancery status --dir ca --request-id hr-1002 --output json`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if cn, err = oneName(cmd, args, serial, requestID); err != nil {
+				return err
+			}
+			params := make(map[string]any)
+			for name, value := range map[string]string{"cn": cn, "serial": serial, "request_id": requestID} {
+				if value != "" {
+					params[name] = value
+				}
+			}
+			return s.status(cmd.Context(), cmd.OutOrStdout(), params)
+		},
+	}
+	s.flags(cmd)
+	cmd.Flags().StringVar(&serial, "serial", "", "the certificate with the serial number `HEX`")
+	cmd.Flags().StringVar(&requestID, "request-id", "", "the certificate of the caller's own call with this `ID`")
+	complete(cmd, "serial")
+	complete(cmd, "request-id")
+	return cmd
+}
+
+func (s *service) status(ctx context.Context, w io.Writer, params map[string]any) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	answer, err := s.ask(ctx, "ca.status", params, sameCommand(""))
+	if err != nil {
+		return errors.Join(printRefusal(w, answer, s.output), err)
+	}
+	if s.output == "json" {
+		return writeJSON(w, answer)
+	}
+	var detail struct {
+		Certificates []certificateStatus `json:"certificates"`
+	}
+	if err := json.Unmarshal(answer.Detail, &detail); err != nil {
+		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+	}
+	var b bytes.Buffer
+	fmt.Fprintln(&b, answer.Msg)
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	if len(detail.Certificates) > 0 {
+		fmt.Fprintln(table, "SERIAL\tPURPOSE\tNAME\tNOT AFTER\tREQUEST ID\tDIRECTORY\tSTATE")
+	}
+	for _, c := range detail.Certificates {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", c.Serial, c.Purpose, c.CN, c.NotAfter.Format("2006-01-02"), c.RequestID,
+			c.Directory.State, coloured(w, c.State), c.revocation())
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+type certificateStatus struct {
+	Serial    string    `json:"serial"`
+	Purpose   string    `json:"purpose"`
+	CN        string    `json:"cn"`
+	State     string    `json:"state"`
+	NotAfter  time.Time `json:"not_after"`
+	RequestID string    `json:"request_id"`
+	Directory struct {
+		State string `json:"state"`
+	} `json:"directory"`
+	RevokedAt time.Time  `json:"revoked_at"`
+	Reason    string     `json:"reason"`
+	CRL       *listState `json:"crl"`
+}
+
+func (c certificateStatus) revocation() string {
+	if c.CRL == nil {
+		return ""
+	}
+	return fmt.Sprintf(" %s, %s; list %s", c.RevokedAt.Format(time.RFC3339), c.Reason, c.CRL)
+}
+
+func chainCommand() *cobra.Command {
+	var s service
+	var purpose, out string
+	cmd := &cobra.Command{
+		Use:   "chain (--dir DIR | --url URL)",
+		Short: "Get the CA certificates that certificates chain to",
+		Long: `Ask the running service for the CA certificates that the certificates of a purpose chain to, the issuing
+CA first and the root last, as PEM.`,
+		Example:           `  chancery chain --dir ca --purpose server --out chain.pem`,
+		Args:              exactly(0, "takes no argument"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.chain(cmd.Context(), cmd.OutOrStdout(), purpose, out)
+		},
+	}
+	s.flags(cmd)
+	purposeFlag(cmd, &purpose, "only for `PURPOSE`: user, server or caller; without it all that the caller has a grant for")
+	cmd.Flags().StringVar(&out, "out", "", "new `FILE` for the PEM, instead of standard output")
+	return cmd
+}
+
+func (s *service) chain(ctx context.Context, w io.Writer, purpose, out string) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	params := make(map[string]any)
+	if purpose != "" {
+		params["purpose"] = purpose
+	}
+	var file *newFile
+	if out != "" {
+		var err error
+		if file, err = createNew(out, 0o644); err != nil {
+			return err
+		}
+	}
+	answer, err := s.ask(ctx, "ca.chain", params, sameCommand(""))
+	if err == nil {
+		err = s.printChains(w, answer, file)
+	}
+	if err != nil {
+		file.discard()
+		return errors.Join(printRefusal(w, answer, s.output), err)
+	}
+	return nil
+}
+
+func (s *service) printChains(w io.Writer, answer client.Answer, file *newFile) error {
+	var detail struct {
+		Chains []struct {
+			Purpose string `json:"purpose"`
+			Issuer  string `json:"issuer"`
+			Chain   string `json:"chain"`
+		} `json:"chains"`
+	}
+	if err := json.Unmarshal(answer.Detail, &detail); err != nil {
+		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+	}
+	var text bytes.Buffer
+	for _, c := range detail.Chains {
+		// Readers of PEM skip what is outside of its blocks.
+		fmt.Fprintf(&text, "certificates for the purpose %s, issued by %s\n%s", c.Purpose, c.Issuer, c.Chain)
+	}
+	if err := file.fill(text.Bytes()); err != nil {
+		return fmt.Errorf("writing the chain: %w", err)
+	}
+	switch {
+	case s.output == "json":
+		return writeJSON(w, answer)
+	case file != nil:
+		return printRows(w, answer.Msg, [][2]string{{"chain", file.path}})
+	}
+	_, err := w.Write(text.Bytes())
+	return err
+}
