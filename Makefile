@@ -5,7 +5,7 @@ FLAGS := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PROGRAMS := chancery chanceryd chancery-keyroom crlcheck
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: build test demo bench deps lint lint-deep clean
+.PHONY: build test man demo bench deps lint lint-deep clean
 
 build:
 	@mkdir -p bin
@@ -15,7 +15,7 @@ build:
 # RUNLEVEL=1 keeps the packages from starting servers of their own.
 deps:
 	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server ldapsearch:ldap-utils /usr/sbin/slapd:slapd \
-		flock:util-linux unshare:util-linux script:bsdutils /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless; do \
+		flock:util-linux unshare:util-linux script:bsdutils groff:groff-base /usr/share/bash-completion/bash_completion:bash-completion zsh:zsh fish:fish /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless; do \
 		command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 		command -v apt-get >/dev/null || { echo "install:$$missing"; exit 1; }; \
@@ -33,6 +33,10 @@ lint-deep:
 # The race detector needs cgo; the programs themselves do not.
 test: deps lint
 	CGO_ENABLED=1 go test -count=1 -race -timeout 20m ./...
+
+# The manual pages of chancery, below bin/man.
+man: build
+	bin/chancery man bin/man
 
 demo: build
 	go run ./scripts/demo -bin bin -dir demo

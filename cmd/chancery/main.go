@@ -29,6 +29,11 @@ const (
 	exitIntegrity = 4 // the log, the books or the world contradict each other
 )
 
+// exitCodes is their documentation.
+const exitCodes = `Exit codes: 0 done; 1 understood, and not done; 2 the command line or the configuration; 3 the service or
+the key room is not there, the outcome is unknown, or a process ended by itself; 4 log, books and world
+contradict each other.`
+
 // errUsage marks errors of the command line.
 var errUsage = errors.New("usage")
 
@@ -61,9 +66,7 @@ func newCommand() *cobra.Command {
 		Short: "An isolated certificate authority: make it, run it, check it, ask it",
 		Long: `An isolated certificate authority: make it, run it, check it, ask it.
 
-Exit codes: 0 done; 1 understood, and not done; 2 the command line or the configuration; 3 the service or
-the key room is not there, the outcome is unknown, or a process ended by itself; 4 log, books and world
-contradict each other.`,
+` + exitCodes,
 		Args:          subcommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Version:       version,
@@ -72,7 +75,7 @@ contradict each other.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), auditCommand(), configCommand())
-	root.AddCommand(issueCommand(), revokeCommand(), statusCommand(), chainCommand(), expiringCommand(), rootListCommand())
+	root.AddCommand(issueCommand(), revokeCommand(), statusCommand(), chainCommand(), expiringCommand(), rootListCommand(), manCommand())
 	return root
 }
 
