@@ -241,6 +241,9 @@ func (o *issueOptions) hand(w io.Writer, answer client.Answer, files issueFiles)
 		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
 	}
 	if got.RevokedAt != "" || o.csr == "" && len(got.PKCS12) == 0 {
+		if o.output == "json" {
+			return errors.Join(printIssued(w, answer, files), errors.New(answer.Msg))
+		}
 		return fmt.Errorf("nothing was written: %s", answer.Msg)
 	}
 	err := errors.Join(
@@ -258,12 +261,7 @@ func (o *issueOptions) hand(w io.Writer, answer client.Answer, files issueFiles)
 
 func (o *issueOptions) print(w io.Writer, answer client.Answer, got issued, files issueFiles) error {
 	if o.output == "json" {
-		// What went to a file of its own mode is not shown to whoever reads the output.
-		var err error
-		if answer.Detail, err = without(answer.Detail, map[string]bool{"pkcs12": files.pkcs12 != nil, "password": files.password != nil}); err != nil {
-			return err
-		}
-		return writeJSON(w, answer)
+		return printIssued(w, answer, files)
 	}
 	rows := [][2]string{
 		{"serial", got.Serial}, {"issuer", got.Issuer}, {"not after", got.NotAfter.Format(time.RFC3339)}, {"request id", got.RequestID},
@@ -284,6 +282,15 @@ func (o *issueOptions) print(w io.Writer, answer client.Answer, got issued, file
 		rows = append(rows, [2]string{"password", got.Password})
 	}
 	return printRows(w, answer.Msg, rows)
+}
+
+// printIssued does not show what has a file of its own mode to whoever reads the output.
+func printIssued(w io.Writer, answer client.Answer, files issueFiles) (err error) {
+	drop := map[string]bool{"pkcs12": files.pkcs12 != nil, "password": files.password != nil}
+	if answer.Detail, err = without(answer.Detail, drop); err != nil {
+		return err
+	}
+	return writeJSON(w, answer)
 }
 
 func (o *issueOptions) printPlan(w io.Writer, answer client.Answer) error {
