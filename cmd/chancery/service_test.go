@@ -1,15 +1,22 @@
 package main
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/rpc/client"
 )
 
@@ -54,6 +61,33 @@ func TestExitCodes(t *testing.T) {
 		if c.err == nil && c.answer.Msg != "" && !strings.Contains(verdict.Error(), c.answer.Msg) {
 			t.Errorf("%s: %v does not say what the service did", what, verdict)
 		}
+	}
+}
+
+// TestExpiredCaller: whoever forgot to renew is told so at once, and by the file.
+func TestExpiredCaller(t *testing.T) {
+	dir := t.TempDir()
+	s := service{cert: filepath.Join(dir, "c.pem"), key: filepath.Join(dir, "c.key"), trust: filepath.Join(dir, "c.pem")}
+	key, err := cert.GenerateKey(rand.Reader, cert.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{s.cert: {Type: "CERTIFICATE", Bytes: der}, s.key: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.tls(); err == nil || !strings.Contains(err.Error(), "c.pem expired at 20") {
+		t.Error(err)
 	}
 }
 
