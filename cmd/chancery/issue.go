@@ -150,12 +150,17 @@ func (o *issueOptions) params() (map[string]any, error) {
 	if o.csr == "" {
 		return p, nil
 	}
-	text, err := os.ReadFile(o.csr)
+	file, err := os.Open(o.csr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --csr: %w", errUsage, err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxCSR+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: --csr: %w", errUsage, err)
 	case len(text) == 0 || len(text) > maxCSR:
-		return nil, fmt.Errorf("%w: --csr: %s has %d octets; want 1 to %d", errUsage, o.csr, len(text), maxCSR)
+		return nil, fmt.Errorf("%w: --csr: %s is no PKCS#10 request: want 1 to %d octets", errUsage, o.csr, maxCSR)
 	case bytes.HasPrefix(bytes.TrimSpace(text), []byte("-----BEGIN")):
 		p["csr"] = string(text)
 	default:
