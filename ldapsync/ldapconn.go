@@ -82,6 +82,12 @@ func (l *link) close() {
 
 var errClosed = errors.New("the directory was closed")
 
+// How far a connection got, where it is not only the network that failed.
+var (
+	ErrTLS  = errors.New("TLS")
+	ErrBind = errors.New("binding")
+)
+
 func newDialer(c LDAPConfig) (*dialer, error) {
 	d := &dialer{config: c, connectTime: connectTime, opTime: opTime, slots: make(chan struct{}, inFlight), reconnected: make(chan struct{}, 1)}
 	d.config.URLs = slices.Clone(c.URLs)
@@ -297,11 +303,11 @@ func redialAfter(failures int, random func(time.Duration) time.Duration) time.Du
 func (d *dialer) connect(ctx context.Context, s server) (*link, error) {
 	password, err := d.password()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrBind, err)
 	}
 	secure, err := d.tls(s)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrTLS, err)
 	}
 	var dial net.Dialer
 	plain, err := dial.DialContext(ctx, s.network, s.address)
@@ -326,7 +332,7 @@ func (d *dialer) setUp(ctx context.Context, s server, l *link, secure *tls.Confi
 	if s.scheme == "ldaps" {
 		over := tls.Client(l.raw, secure)
 		if err := over.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS: %w", err)
+			return fmt.Errorf("%w: %w", ErrTLS, err)
 		}
 		l.conn = ldap.NewConn(over, true)
 	} else {
@@ -336,15 +342,15 @@ func (d *dialer) setUp(ctx context.Context, s server, l *link, secure *tls.Confi
 	l.conn.Start()
 	if s.scheme == "ldap" {
 		if err := l.conn.StartTLS(secure); err != nil {
-			return fmt.Errorf("StartTLS, without which nothing is sent: %w", err)
+			return fmt.Errorf("%w: StartTLS, without which nothing is sent: %w", ErrTLS, err)
 		}
 	}
 	if d.config.BindDN == "" {
 		if err := l.conn.ExternalBind(); err != nil {
-			return fmt.Errorf("binding with SASL EXTERNAL: %w", err)
+			return fmt.Errorf("%w with SASL EXTERNAL: %w", ErrBind, err)
 		}
 	} else if err := l.conn.Bind(d.config.BindDN, password); err != nil {
-		return fmt.Errorf("binding as %s with the password in %s: %w", d.config.BindDN, d.config.PasswordFile, err)
+		return fmt.Errorf("%w as %s with the password in %s: %w", ErrBind, d.config.BindDN, d.config.PasswordFile, err)
 	}
 	root, err := l.root()
 	if err != nil {
