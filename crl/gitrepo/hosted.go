@@ -50,6 +50,7 @@ type exchange struct {
 	ask      func(request []byte) (io.Reader, error)
 	quit     func() // says that nothing is asked
 	close    func() error
+	clock    time.Time // the server's, in whole seconds; zero if it does not tell
 }
 
 // Hosted is a branch of a repository on a git server. It keeps no more than

@@ -71,11 +71,11 @@ func newHTTPS(at *url.URL, a Access) (*overHTTPS, error) {
 
 // converse is of way.
 func (w *overHTTPS) converse(ctx context.Context, service string) (*exchange, error) {
-	r, err := w.do(ctx, http.MethodGet, "/info/refs?service="+service, "", nil, service+"-advertisement")
+	r, clock, err := w.do(ctx, http.MethodGet, "/info/refs?service="+service, "", nil, service+"-advertisement")
 	if err != nil {
 		return nil, err
 	}
-	e := &exchange{greeting: r, close: r.Close, quit: func() { drain(r) }}
+	e := &exchange{greeting: r, close: r.Close, quit: func() { drain(r) }, clock: clock}
 	line, err := readPkt(r)
 	if err == nil && strings.TrimSpace(string(line)) != "# service="+service {
 		err = fmt.Errorf("%w: it announces %s", ErrHostile, told(line))
@@ -92,7 +92,7 @@ func (w *overHTTPS) converse(ctx context.Context, service string) (*exchange, er
 		drain(r)
 		_ = r.Close() // only read from
 		e.close = func() error { return nil }
-		reply, err := w.do(ctx, http.MethodPost, "/"+service, service+"-request", request, service+"-result")
+		reply, _, err := w.do(ctx, http.MethodPost, "/"+service, service+"-request", request, service+"-result")
 		if err != nil {
 			return nil, err
 		}
@@ -102,10 +102,12 @@ func (w *overHTTPS) converse(ctx context.Context, service string) (*exchange, er
 	return e, nil
 }
 
-func (w *overHTTPS) do(ctx context.Context, method, path, sends string, body []byte, wants string) (io.ReadCloser, error) {
+// do gives the answer's body, and what the server's clock said; zero if it did not tell.
+func (w *overHTTPS) do(ctx context.Context, method, path, sends string, body []byte, wants string) (io.ReadCloser, time.Time, error) {
+	var clock time.Time
 	r, err := http.NewRequestWithContext(ctx, method, w.base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, clock, err
 	}
 	r.Header.Set("User-Agent", "git/2.0 (chancery)") // some servers answer only to git
 	r.Header.Set("Accept", "application/x-"+wants)
@@ -117,12 +119,15 @@ func (w *overHTTPS) do(ctx context.Context, method, path, sends string, body []b
 	}
 	reply, err := w.client.Do(r)
 	if err != nil {
-		return nil, err
+		return nil, clock, err
 	}
 	if err := w.check(reply, "application/x-"+wants); err != nil {
-		return nil, errors.Join(err, reply.Body.Close())
+		return nil, clock, errors.Join(err, reply.Body.Close())
 	}
-	return reply.Body, nil
+	if date, err := http.ParseTime(reply.Header.Get("Date")); err == nil {
+		clock = date
+	}
+	return reply.Body, clock, nil
 }
 
 func (w *overHTTPS) check(reply *http.Response, wants string) error {
