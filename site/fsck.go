@@ -19,13 +19,14 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-// Finding is one thing that fsck has to say. Pending ones are on their way and no fault.
+// Finding is one thing that fsck or doctor has to say. Pending ones are on their way and no fault.
 type Finding struct {
-	Code    string `json:"code"` // stable
-	Pending bool   `json:"pending,omitempty"`
-	Subject string `json:"subject"`
-	Reason  string `json:"reason"`
-	Fix     string `json:"fix"`
+	Code     string   `json:"code"`               // stable
+	Pending  bool     `json:"pending,omitempty"`  // only of fsck
+	Severity Severity `json:"severity,omitempty"` // only of doctor
+	Subject  string   `json:"subject"`
+	Reason   string   `json:"reason"`
+	Fix      string   `json:"fix"`
 }
 
 // FsckReport is what fsck looked at and found.

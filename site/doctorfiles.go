@@ -1,0 +1,287 @@
+package site
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// roomFiles is what doctor needs of keyroom.json, which is the key room's to read whole.
+type roomFiles struct {
+	Socket     string `json:"socket"`
+	State      string `json:"state"`
+	Passphrase string `json:"passphrase_file"`
+}
+
+// readRoomFiles gives what init writes where the file cannot be read: often it is not for this user.
+func readRoomFiles(dir string) roomFiles {
+	r := roomFiles{"keyroom/socket", "keyroom", "secrets/keyroom.passphrase"}
+	if text, err := os.ReadFile(filepath.Join(dir, "keyroom.json")); err == nil {
+		_ = json.Unmarshal(text, &r) // the key room itself says what is wrong with it
+	}
+	for _, p := range []*string{&r.Socket, &r.State, &r.Passphrase} {
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	return r
+}
+
+// account is a user as the kernel judges it by modes and owners. Access control lists are not looked at.
+type account struct {
+	uid    uint32
+	groups []uint32
+}
+
+// owner gives the user that owns the first of some files that is there.
+func owner(paths ...string) (account, bool) {
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		a := account{uid: info.Sys().(*syscall.Stat_t).Uid, groups: []uint32{info.Sys().(*syscall.Stat_t).Gid}}
+		if u, err := user.LookupId(strconv.FormatUint(uint64(a.uid), 10)); err == nil {
+			ids, _ := u.GroupIds() // those that the file has, at least
+			for _, id := range ids {
+				if n, err := strconv.ParseUint(id, 10, 32); err == nil {
+					a.groups = append(a.groups, uint32(n))
+				}
+			}
+		}
+		return a, true
+	}
+	return account{}, false
+}
+
+// may tells whether the user can read (4), write (2) or enter (1) something.
+func (a account) may(info fs.FileInfo, what fs.FileMode) bool {
+	stat, mode := info.Sys().(*syscall.Stat_t), info.Mode().Perm()
+	switch {
+	case a.uid == 0:
+		return true
+	case a.uid == stat.Uid:
+		return mode&(what<<6) != 0
+	case slices.Contains(a.groups, stat.Gid):
+		return mode&(what<<3) != 0
+	}
+	return mode&what != 0
+}
+
+// reaches tells whether the user can do that to a path, through every folder above it.
+func (a account) reaches(path string, what fs.FileMode) (bool, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return false, err
+	}
+	info, err := os.Stat(real)
+	if err != nil {
+		return false, err
+	}
+	for above := filepath.Dir(real); ; above = filepath.Dir(above) {
+		folder, err := os.Stat(above)
+		if err != nil {
+			return false, err
+		}
+		if !a.may(folder, 1) {
+			return false, nil
+		}
+		if above == "/" {
+			return a.may(info, what), nil
+		}
+	}
+}
+
+// daemonUser is who owns the store; roomUser is who made the key room's journal.
+func (e *examination) daemonUser() (account, bool) { return owner(e.config.StorePath()) }
+
+func (e *examination) roomUser() (account, bool) {
+	return owner(filepath.Join(e.roomFiles.State, "journal"), e.roomFiles.Socket)
+}
+
+// checkSeparation looks how far the daemon's user is kept from the CA keys.
+func (e *examination) checkSeparation(context.Context) ([]Finding, error) {
+	daemon, daemonKnown := e.daemonUser()
+	room, roomKnown := e.roomUser()
+	if !daemonKnown || !roomKnown {
+		return nil, nil // what is missing is told by others
+	}
+	var found []Finding
+	if daemon.uid == room.uid {
+		found = append(found, e.find("split.user", fmt.Sprintf("uid %d", daemon.uid), "it owns %s and %s", e.config.StorePath(), e.roomFiles.State))
+	} else {
+		for _, path := range []struct {
+			code, path string
+			what       []fs.FileMode
+		}{{"split.passphrase", e.roomFiles.Passphrase, []fs.FileMode{4}}, {"split.keys", e.roomFiles.State, []fs.FileMode{4, 2}}} {
+			for _, what := range path.what {
+				can, err := daemon.reaches(path.path, what)
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return found, err
+				}
+				if can {
+					found = append(found, e.find(path.code, path.path, "uid %d can %s it", daemon.uid, map[fs.FileMode]string{4: "read", 2: "write to"}[what]))
+					break
+				}
+			}
+		}
+	}
+	var secret, keys syscall.Stat_t
+	if syscall.Stat(e.roomFiles.Passphrase, &secret) == nil && syscall.Stat(e.roomFiles.State, &keys) == nil && secret.Dev == keys.Dev {
+		found = append(found, e.find("split.disk", e.roomFiles.Passphrase, "the keys are in %s", e.roomFiles.State))
+	}
+	return found, nil
+}
+
+// maxKeyFile is above the size of any key file.
+const maxKeyFile = 64 << 10
+
+// checkOffline looks for the keys that belong elsewhere: by the names that init gives them, and, since an
+// encrypted key does not tell whose it is, by the root's public key where one is in clear.
+func (e *examination) checkOffline(ctx context.Context) ([]Finding, error) {
+	var found []Finding
+	folders := make(map[string]bool)
+	err := filepath.WalkDir(e.dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // the service goes on meanwhile
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case entry.IsDir() && (path == e.config.Git.Repository || path == e.config.State):
+			return filepath.SkipDir
+		case !entry.Type().IsRegular():
+			return nil
+		}
+		if name := entry.Name(); name == "root.key" || name == "recovery.key" {
+			folders[filepath.Dir(path)] = true
+		}
+		if ours, err := e.isRootKey(path, entry); err != nil {
+			return err
+		} else if ours {
+			found = append(found, e.find("offline.clear", path, "it is the private key of %s", e.config.trusted("root.pem")))
+		}
+		return nil
+	})
+	for folder := range folders {
+		found = append(found, e.find("offline.here", folder, "root.key or recovery.key is in it"))
+	}
+	return found, err
+}
+
+// isRootKey tells whether a file holds the root's private key in clear.
+func (e *examination) isRootKey(path string, entry fs.DirEntry) (bool, error) {
+	info, err := entry.Info()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if info.Size() > maxKeyFile {
+		return false, nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if !bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+		return false, nil
+	}
+	roots, err := readCertificates(e.config.trusted("root.pem"))
+	if err != nil {
+		return false, nil //nolint:nilerr // of which checkKeys tells
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if key, ok := parseKey(block.Bytes); ok {
+			if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(roots[0].PublicKey) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// parseKey reads a private key in any of the forms that keys have in clear.
+func parseKey(der []byte) (crypto.Signer, bool) {
+	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		signer, ok := key.(crypto.Signer)
+		return signer, ok
+	}
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return key, true
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return key, true
+	}
+	return nil, false
+}
+
+// checkModes looks at who can read secrets and write anything.
+func (e *examination) checkModes(ctx context.Context) ([]Finding, error) {
+	trusted := []uint32{0, uint32(os.Geteuid())}
+	for _, of := range []func() (account, bool){e.daemonUser, e.roomUser} {
+		if a, ok := of(); ok {
+			trusted = append(trusted, a.uid)
+		}
+	}
+	secret := func(path string) bool {
+		return filepath.Dir(path) == e.config.Secrets || path == e.roomFiles.Passphrase || strings.HasSuffix(path, ".key")
+	}
+	closed := []string{e.config.Secrets, e.config.State, e.roomFiles.State}
+	var found []Finding
+	err := filepath.WalkDir(e.dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		mode := info.Mode()
+		uid := info.Sys().(*syscall.Stat_t).Uid
+		switch {
+		case mode&fs.ModeSymlink != 0:
+			if secret(path) {
+				found = append(found, e.find("mode.link", path, "it points somewhere else"))
+			}
+			return nil
+		case mode.Perm()&0o002 != 0:
+			found = append(found, e.find("mode.writable", path, "its mode is %04o", mode.Perm()))
+		case mode.IsRegular() && secret(path) && mode.Perm()&0o004 != 0:
+			found = append(found, e.find("mode.secret", path, "its mode is %04o", mode.Perm()))
+		case slices.Contains(closed, path) && mode.Perm()&0o007 != 0:
+			found = append(found, e.find("mode.folder", path, "its mode is %04o", mode.Perm()))
+		}
+		if !slices.Contains(trusted, uid) {
+			found = append(found, e.find("mode.owner", path, "it belongs to uid %d", uid))
+		}
+		if path == e.config.Git.Repository && path != "" {
+			return filepath.SkipDir // who pushes to it owns what is in it
+		}
+		return nil
+	})
+	return found, err
+}

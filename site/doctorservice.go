@@ -1,0 +1,133 @@
+package site
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+)
+
+// checkService tells which of the two processes are there, and whether the store can be read.
+func (e *examination) checkService(context.Context) ([]Finding, error) {
+	works, err := worksOn(e.config.State)
+	if err != nil {
+		return nil, err
+	}
+	hello, roomErr := e.hello()
+	if errors.Is(roomErr, fs.ErrPermission) {
+		return nil, roomErr
+	}
+	var found []Finding
+	switch {
+	case roomErr != nil && works:
+		found = append(found, e.find("service.room", e.config.KeyRoom, "%v", roomErr))
+	case roomErr != nil:
+		found = append(found, e.find("service.stopped", e.dir, "nobody holds the lock of %s, and the key room does not answer: %v", e.config.State, roomErr))
+	case !works:
+		found = append(found, e.find("service.daemon", e.dir, "%s answers, and nobody holds the lock of %s", hello.Room, e.config.State))
+	}
+	if _, err := e.store(); errors.Is(err, fs.ErrPermission) {
+		return found, err
+	} else if err != nil {
+		found = append(found, e.find("store.unreadable", e.config.StorePath(), "%v", err))
+	}
+	return found, nil
+}
+
+// worksOn tells whether a process holds the lock of the state. The look is a shared lock, which ends at
+// once.
+func worksOn(state string) (bool, error) {
+	f, err := os.Open(filepath.Join(state, "lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // no store was ever opened here, and checkDisk tells of a missing folder
+	} else if err != nil {
+		return false, fmt.Errorf("looking at the lock: %w", err)
+	}
+	defer f.Close()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	} else if err != nil {
+		return false, fmt.Errorf("looking at the lock: %w", err)
+	}
+	return false, nil
+}
+
+// checkRoom holds what the room says of itself against the log. Whether every signature is accounted for
+// is fsck's to say.
+func (e *examination) checkRoom(ctx context.Context) ([]Finding, error) {
+	hello, err := e.hello()
+	if err != nil {
+		return nil, nil //nolint:nilerr // of which checkService tells
+	}
+	s, err := e.store()
+	if err != nil {
+		return nil, err
+	}
+	opened, err := e.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if opened.Room != hello.Room || opened.Origin != hello.Origin {
+		return []Finding{e.find("room.other", hello.Room, "the log %s is that of %s, the key room follows %s", opened.Origin, opened.Room, hello.Origin)}, nil
+	}
+	size, _ := s.Head()
+	if hello.State.Size > size {
+		return []Finding{e.find("store.behind", e.config.StorePath(), "the key room has read %d leaves, the store holds %d", hello.State.Size, size)}, nil
+	}
+	root, err := s.Root(ctx, hello.State.Size)
+	if err != nil {
+		return nil, err
+	}
+	if hex.EncodeToString(root[:]) != hello.State.Root {
+		return []Finding{e.find("room.fork", hello.Room, "it computed another root over %d leaves than the store", hello.State.Size)}, nil
+	}
+	return nil, nil
+}
+
+const (
+	clockStep = 24 * time.Hour  // the key room doubts the clock after that
+	clockSlip = 2 * time.Second // between two looks
+	clockAway = 5 * time.Minute // what the key room allows the daemon
+)
+
+func (e *examination) checkClock(ctx context.Context) ([]Finding, error) {
+	var found []Finding
+	behind := func(what string, recorded time.Time) {
+		if now := e.now(); recorded.After(now.Add(clockSlip)) {
+			found = append(found, e.find("clock.back", what, "it was written at %s, and the clock says %s", recorded.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
+		}
+	}
+	if hello, err := e.hello(); err == nil && !hello.State.Time.IsZero() {
+		last := hello.State.Time
+		behind("the key room's last record", last)
+		if now := e.now(); now.Sub(last) > clockStep {
+			found = append(found, e.find("clock.step", hello.Room, "its last record is of %s, and the clock says %s", last.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
+		}
+	}
+	if s, err := e.store(); err == nil {
+		size, _ := s.Head()
+		leaves, err := s.Leaves(ctx, size-1, size)
+		if err != nil {
+			return found, err
+		}
+		newest, err := audit.Decode(leaves[0])
+		if err != nil {
+			return found, fmt.Errorf("reading the newest leaf: %w", err)
+		}
+		behind("the newest leaf", newest.Time)
+	}
+	const unsynchronised = 0x40 // STA_UNSYNC of adjtimex(2)
+	var kernel syscall.Timex
+	if _, err := syscall.Adjtimex(&kernel); err == nil && kernel.Status&unsynchronised != 0 { // containers may not ask
+		found = append(found, e.find("clock.free", "this machine", "the kernel says that no time service keeps the clock"))
+	}
+	return found, nil
+}
