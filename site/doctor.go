@@ -25,6 +25,7 @@ import (
 type Doctor struct {
 	Dir   string
 	Quick bool // ask no server
+	Now   func() time.Time
 	// Limit is how long one check may take; zero is twelve seconds.
 	Limit time.Duration
 	// UnitDirs are where systemd finds units; nil means its own folders.
@@ -109,7 +110,6 @@ type examination struct {
 	config    Config // what init writes if the file cannot be used
 	unusable  error  // why it cannot
 	roomFiles roomFiles
-	now       func() time.Time
 
 	// The key room says hello before the store is opened: what it has read, that store must hold.
 	hello func() (signer.Hello, error)
@@ -157,7 +157,7 @@ func (d Doctor) examination(ctx context.Context) (*examination, error) {
 	if d.Limit == 0 {
 		d.Limit = checkTime
 	}
-	e := &examination{Doctor: d, dir: dir, now: time.Now}
+	e := &examination{Doctor: d, dir: dir}
 	if e.config, e.unusable = LoadConfig(filepath.Join(dir, ConfigName)); e.unusable != nil {
 		at := func(name string) string { return filepath.Join(dir, name) }
 		e.config = Config{Path: at(ConfigName), KeyRoom: at("keyroom/socket"), State: at("state"), Secrets: at("secrets"), Trust: at("trust")}
@@ -175,7 +175,7 @@ func (d Doctor) examination(ctx context.Context) (*examination, error) {
 	})
 	e.store = sync.OnceValues(func() (*store.Store, error) {
 		_, _ = e.hello() // what is wrong with it is said by checkService
-		return store.OpenReader(ctx, e.config.StorePath(), time.Now)
+		return store.OpenReader(ctx, e.config.StorePath(), e.Now)
 	})
 	return e, nil
 }
@@ -252,7 +252,7 @@ func (e *examination) checkExpiry(ctx context.Context) ([]Finding, error) {
 	}
 	deadlines, err := Deadlines(ctx, e.config, s)
 	var found []Finding
-	now := e.now()
+	now := e.Now()
 	for _, d := range deadlines {
 		severity := d.Severity(now)
 		if severity == SeverityFine {
@@ -291,7 +291,7 @@ func (e *examination) checkDebts(ctx context.Context) ([]Finding, error) {
 	}
 	folded := make(map[string][]store.Debt)
 	for _, d := range debts {
-		age := e.now().Sub(d.Since)
+		age := e.Now().Sub(d.Since)
 		code := "owed"
 		switch {
 		case d.Topic == store.CRL && age >= lateCRLDebt:

@@ -93,6 +93,9 @@ func (e *examination) judgeServers(probed []ldapsync.Probed) []Finding {
 }
 
 func directoryCode(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) { // whatever it was about to do
+		return "directory.unreachable"
+	}
 	for _, known := range []struct {
 		is   error
 		code string

@@ -114,34 +114,44 @@ func (e *examination) roomUser() (account, bool) {
 
 // checkSeparation looks how far the daemon's user is kept from the CA keys.
 func (e *examination) checkSeparation(context.Context) ([]Finding, error) {
+	var found []Finding
 	daemon, daemonKnown := e.daemonUser()
 	room, roomKnown := e.roomUser()
-	if !daemonKnown || !roomKnown {
-		return nil, nil // what is missing is told by others
-	}
-	var found []Finding
-	if daemon.uid == room.uid {
+	switch {
+	case !daemonKnown || !roomKnown: // what is missing is told by others
+	case daemon.uid == room.uid:
 		found = append(found, e.find("split.user", fmt.Sprintf("uid %d", daemon.uid), "it owns %s and %s", e.config.StorePath(), e.roomFiles.State))
-	} else {
-		for _, path := range []struct {
-			code, path string
-			what       []fs.FileMode
-		}{{"split.passphrase", e.roomFiles.Passphrase, []fs.FileMode{4}}, {"split.keys", e.roomFiles.State, []fs.FileMode{4, 2}}} {
-			for _, what := range path.what {
-				can, err := daemon.reaches(path.path, what)
-				if err != nil && !errors.Is(err, fs.ErrNotExist) {
-					return found, err
-				}
-				if can {
-					found = append(found, e.find(path.code, path.path, "uid %d can %s it", daemon.uid, map[fs.FileMode]string{4: "read", 2: "write to"}[what]))
-					break
-				}
-			}
+	default:
+		some, err := e.wall(daemon)
+		if found = some; err != nil {
+			return found, err
 		}
 	}
 	var secret, keys syscall.Stat_t
 	if syscall.Stat(e.roomFiles.Passphrase, &secret) == nil && syscall.Stat(e.roomFiles.State, &keys) == nil && secret.Dev == keys.Dev {
 		found = append(found, e.find("split.disk", e.roomFiles.Passphrase, "the keys are in %s", e.roomFiles.State))
+	}
+	return found, nil
+}
+
+// wall looks what the daemon's user can do to the key room's files.
+func (e *examination) wall(daemon account) ([]Finding, error) {
+	var found []Finding
+	for _, w := range []struct {
+		code, path, verb string
+		what             fs.FileMode
+	}{
+		{"split.passphrase", e.roomFiles.Passphrase, "read", 4},
+		{"split.keys", e.roomFiles.State, "list", 4},
+		{"split.keys", e.roomFiles.State, "write to", 2},
+	} {
+		can, err := daemon.reaches(w.path, w.what)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return found, err
+		}
+		if can {
+			found = append(found, e.find(w.code, w.path, "uid %d can %s it", daemon.uid, w.verb))
+		}
 	}
 	return found, nil
 }

@@ -75,7 +75,7 @@ func (e *examination) mayPush(ctx context.Context, remote gitrepo.Remote) ([]Fin
 	if err != nil {
 		return []Finding{e.find("git.push", e.config.Git.Where(), "%v", err)}, nil
 	}
-	if away := e.now().Sub(clock); !clock.IsZero() && away.Abs() > clockAway {
+	if away := e.Now().Sub(clock); !clock.IsZero() && away.Abs() > clockAway {
 		return []Finding{e.find("clock.server", e.config.Git.Where(), "its clock says %s, ours is %s away", clock.UTC().Format(time.RFC3339), away.Round(time.Second))}, nil
 	}
 	return nil, nil
@@ -101,7 +101,7 @@ func (e *examination) mayWrite() ([]Finding, error) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return found, err
-	case e.now().Sub(info.ModTime()) > time.Minute:
+	case e.Now().Sub(info.ModTime()) > time.Minute:
 		found = append(found, e.find("git.locked", lock, "it is there since %s", info.ModTime().UTC().Format(time.RFC3339)))
 	}
 	return found, nil
@@ -167,7 +167,7 @@ func (e *examination) judgeList(id cert.Issuer, authority *x509.Certificate, der
 	if err != nil {
 		return nil, []Finding{e.find("git.list_bad", string(id), "%v", err)}
 	}
-	if e.now().After(parsed.NextUpdate) {
+	if e.Now().After(parsed.NextUpdate) {
 		return parsed, []Finding{e.find("git.list_expired", string(id), "list %s expired at %s", parsed.Number, parsed.NextUpdate.Format(time.RFC3339))}
 	}
 	return parsed, nil

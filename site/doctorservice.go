@@ -101,14 +101,14 @@ const (
 func (e *examination) checkClock(ctx context.Context) ([]Finding, error) {
 	var found []Finding
 	behind := func(what string, recorded time.Time) {
-		if now := e.now(); recorded.After(now.Add(clockSlip)) {
+		if now := e.Now(); recorded.After(now.Add(clockSlip)) {
 			found = append(found, e.find("clock.back", what, "it was written at %s, and the clock says %s", recorded.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
 		}
 	}
 	if hello, err := e.hello(); err == nil && !hello.State.Time.IsZero() {
 		last := hello.State.Time
 		behind("the key room's last record", last)
-		if now := e.now(); now.Sub(last) > clockStep {
+		if now := e.Now(); now.Sub(last) > clockStep {
 			found = append(found, e.find("clock.step", hello.Room, "its last record is of %s, and the clock says %s", last.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,7 @@ Exit code 0 if nothing is worse than info, 1 if something is to be fixed, 2 if c
 4 if parts of the installation contradict each other.`,
 		Args: exactly(1, "DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			report, err := site.Doctor{Dir: args[0], Quick: quick}.Run(cmd.Context())
+			report, err := site.Doctor{Dir: args[0], Quick: quick, Now: time.Now}.Run(cmd.Context())
 			if err != nil {
 				return err
 			}
