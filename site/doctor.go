@@ -151,8 +151,8 @@ func (d Doctor) examination(ctx context.Context) (*examination, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("%w: there is no folder %s; chancery init makes an installation", ErrConfig, d.Dir)
+	if _, err := os.ReadDir(dir); err != nil {
+		return nil, fmt.Errorf("%w: looking into the installation: %w", ErrConfig, err)
 	}
 	if d.Limit == 0 {
 		d.Limit = checkTime

@@ -219,6 +219,32 @@ func TestDoctorHealthy(t *testing.T) {
 	want("only the daemon", with(without(evaluation(), "offline.here"), "service.room"))
 }
 
+// TestDoctorBesideTheService looks while calls are made, and finds nothing wrong at any moment.
+func TestDoctorBesideTheService(t *testing.T) {
+	t.Parallel()
+	dir := copyOf(t, worlds(t).night)
+	serve(t, dir, func() error {
+		done := make(chan error, 1)
+		go func() {
+			var calls []call
+			for _, name := range []string{"dave", "erin", "frank", "grace"} {
+				calls = append(calls, issue("user", name), revoke(name, "superseded"))
+			}
+			done <- callAll(dir, calls...)
+		}()
+		for {
+			if got := without(diagnose(t, site.Doctor{Dir: dir}), "owed"); !slices.Equal(got, evaluation()) {
+				t.Errorf("%q", got)
+			}
+			select {
+			case err := <-done:
+				return err
+			default:
+			}
+		}
+	})
+}
+
 // TestDoctorAsksTheRoom breaks what only a running key room can tell.
 func TestDoctorAsksTheRoom(t *testing.T) {
 	for _, a := range []struct {
@@ -300,6 +326,30 @@ func TestDoctorTwoUsers(t *testing.T) {
 	step(`chown -R 4001 config.git; chown 4003 trust/log.pub`, "mode.owner")
 	step(`chown 4001 trust/log.pub; chown root directory.ldif; chmod 0444 directory.ldif`, "directory.file")
 	step(`chown 4001 directory.ldif; chmod 0644 directory.ldif`)
+
+	// An LDAP server's password that belongs to root, and then to everybody. No server is asked.
+	for script, want := range map[string]string{`chmod 0400 ldap.password`: "mode.unreadable", `chown 4001 ldap.password; chmod 0444 ldap.password`: "mode.secret"} {
+		ldap := copyOf(t, dir)
+		t.Cleanup(func() { _ = asRoot("rm", "-rf", ldap).Run() })
+		if out, err := asRoot("sh", "-ec", `cd "$1"; printf x >ldap.password; sed -i "s,^  url: ldif.*,  url: ldaps://127.0.0.1:1," chancery.yaml
+sed -i "s/^  create: true/  bind_dn: cn=chancery\n  password_file: ldap.password/" chancery.yaml; `+script, "sh", ldap).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if _, got := doctorCommand(t, ldap, "--quick"); !slices.Equal(got, with([]string{want}, "offline.here", "service.stopped", "split.disk")) {
+			t.Errorf("%s: %q", script, got)
+		}
+	}
+
+	// The daemon's own user sees nothing wrong, and says what it could not see.
+	cmd := asRoot("setpriv", "--reuid=4001", "--regid=4001", "--clear-groups", filepath.Join(bin(t), "chancery"), "doctor", dir, "-o", "json")
+	out, _ := cmd.Output()
+	var report site.DoctorReport
+	if err := json.Unmarshal(out, &report); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := diagnosed(t, report); !slices.Equal(got, []string{"check.denied", "offline.here"}) {
+		t.Errorf("as the daemon: %q: %+v", got, report.Findings)
+	}
 }
 
 // TestDoctorOnAFullDisk puts the state on a file system that has no room, and then nobody may write to.

@@ -51,7 +51,7 @@ func serviceCodes() []DoctorCode {
 		{"clock.server", SeverityWarning, "the git server's clock is more than five minutes away from ours", "see which of the two is right: date -u; chronyc tracking", false},
 		{"owed", SeverityInfo, "something is on its way", fixWait, false},
 		{"owed.late", SeverityWarning, "something is owed for more than 15 minutes", "the last error says what is in the way; it is tried again by itself", false},
-		{"owed.parked", SeverityWarning, "the place refused, and is not tried again by itself", "mend what the last error says; the hourly sweep, or a restart of the daemon, takes it up again", false},
+		{"owed.parked", SeverityWarning, "the place refused, and is not tried again by itself", "mend what the last error says; the hourly sweep takes it up again", false},
 		{"owed.list", SeverityCritical, "a list is owed for more than 12 hours; lists expire after 7 days", "the last error says what is in the way; mend it today", false},
 	}
 }
@@ -86,6 +86,7 @@ func fileCodes() []DoctorCode {
 		{"mode.folder", SeverityCritical, "everybody can enter the folder of secrets or state", "chmod o-rwx {subject}", false},
 		{"mode.writable", SeverityCritical, "everybody can write it", "chmod o-w {subject}; see first who has changed it", false},
 		{"mode.owner", SeverityCritical, "it belongs to neither of the two processes' users nor to root, and its owner can replace it", "chown it back: chown --reference={dir} {subject}", false},
+		{"mode.unreadable", SeverityCritical, "the daemon's user cannot read a file that chancery.yaml names", "give it to the daemon's user: chown --reference={dir}/state/store.db {subject}", false},
 		{"mode.link", SeverityWarning, "a secret is a symbolic link: what it points to is outside this check", "put the file itself there: cp --remove-destination \"$(readlink -f {subject})\" {subject}", false},
 		{"disk.low", SeverityWarning, "less than 1 GiB is free, or less than what is there once more", "make room on its file system: df -h {subject}", false},
 		{"disk.full", SeverityCritical, "less than 64 MiB is free: soon nothing is signed", "make room on its file system now: df -h {subject}", false},

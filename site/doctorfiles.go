@@ -105,11 +105,11 @@ func (a account) reaches(path string, what fs.FileMode) (bool, error) {
 	}
 }
 
-// daemonUser is who owns the store; roomUser is who made the key room's journal.
+// daemonUser is who owns the store; roomUser is who made the key room's journal, or has its folder.
 func (e *examination) daemonUser() (account, bool) { return owner(e.config.StorePath()) }
 
 func (e *examination) roomUser() (account, bool) {
-	return owner(filepath.Join(e.roomFiles.State, "journal"), e.roomFiles.Socket)
+	return owner(filepath.Join(e.roomFiles.State, "journal"), e.roomFiles.Socket, e.roomFiles.State)
 }
 
 // checkSeparation looks how far the daemon's user is kept from the CA keys.
@@ -164,28 +164,28 @@ const maxKeyFile = 64 << 10
 func (e *examination) checkOffline(ctx context.Context) ([]Finding, error) {
 	var found []Finding
 	folders := make(map[string]bool)
-	err := filepath.WalkDir(e.dir, func(path string, entry fs.DirEntry, err error) error {
+	roots, err := readCertificates(e.config.trusted("root.pem"))
+	if err != nil {
+		roots = nil // of which checkKeys tells
+	}
+	err = e.walk(ctx, func(path string, info fs.FileInfo) error {
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // the service goes on meanwhile
-			return nil
-		case err != nil:
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case entry.IsDir() && (path == e.config.Git.Repository || path == e.config.State):
+		case info.IsDir() && (path == e.config.Git.Repository || path == e.config.State):
 			return filepath.SkipDir
-		case !entry.Type().IsRegular():
+		case !info.Mode().IsRegular():
 			return nil
 		}
-		if name := entry.Name(); name == "root.key" || name == "recovery.key" {
+		if name := info.Name(); name == "root.key" || name == "recovery.key" {
 			folders[filepath.Dir(path)] = true
 		}
-		if ours, err := e.isRootKey(path, entry); err != nil {
-			return err
-		} else if ours {
+		if len(roots) == 0 || info.Size() > maxKeyFile {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err == nil && holdsKeyOf(text, roots[0]) {
 			found = append(found, e.find("offline.clear", path, "it is the private key of %s", e.config.trusted("root.pem")))
 		}
-		return nil
+		return err
 	})
 	for folder := range folders {
 		found = append(found, e.find("offline.here", folder, "root.key or recovery.key is in it"))
@@ -193,38 +193,48 @@ func (e *examination) checkOffline(ctx context.Context) ([]Finding, error) {
 	return found, err
 }
 
-// isRootKey tells whether a file holds the root's private key in clear.
-func (e *examination) isRootKey(path string, entry fs.DirEntry) (bool, error) {
-	info, err := entry.Info()
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	if info.Size() > maxKeyFile {
-		return false, nil
-	}
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
+// walk goes through the installation. What goes away meanwhile is passed over, and so is what this user
+// may not read, which the error tells in the end.
+func (e *examination) walk(ctx context.Context, visit func(path string, info fs.FileInfo) error) error {
+	var denied error
+	err := filepath.WalkDir(e.dir, func(path string, entry fs.DirEntry, err error) error {
+		var info fs.FileInfo
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			info, err = entry.Info()
+		}
+		if err == nil {
+			err = visit(path, info)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case errors.Is(err, fs.ErrPermission):
+			if denied == nil {
+				denied = err
+			}
+			return nil
+		}
+		return err
+	})
+	return errors.Join(err, denied)
+}
+
+// holdsKeyOf tells whether a text holds the private key of a certificate in clear.
+func holdsKeyOf(text []byte, c *x509.Certificate) bool {
 	if !bytes.Contains(text, []byte("PRIVATE KEY-----")) {
-		return false, nil
-	}
-	roots, err := readCertificates(e.config.trusted("root.pem"))
-	if err != nil {
-		return false, nil //nolint:nilerr // of which checkKeys tells
+		return false
 	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if key, ok := parseKey(block.Bytes); ok {
-			if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(roots[0].PublicKey) {
-				return true, nil
+			if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(c.PublicKey) {
+				return true
 			}
 		}
 	}
-	return false, nil
+	return false
 }
 
 // parseKey reads a private key in any of the forms that keys have in clear.
@@ -242,56 +252,89 @@ func parseKey(der []byte) (crypto.Signer, bool) {
 	return nil, false
 }
 
-// checkModes looks at who can read secrets and write anything.
+// checkModes looks at who can read secrets and write anything, and whether the daemon can read what it
+// needs.
 func (e *examination) checkModes(ctx context.Context) ([]Finding, error) {
 	trusted := []uint32{0, uint32(os.Geteuid())}
-	for _, of := range []func() (account, bool){e.daemonUser, e.roomUser} {
-		if a, ok := of(); ok {
-			trusted = append(trusted, a.uid)
-		}
+	daemon, daemonKnown := e.daemonUser()
+	if daemonKnown {
+		trusted = append(trusted, daemon.uid)
 	}
-	secret := func(path string) bool {
-		return filepath.Dir(path) == e.config.Secrets || path == e.roomFiles.Passphrase || strings.HasSuffix(path, ".key")
+	if room, ok := e.roomUser(); ok {
+		trusted = append(trusted, room.uid)
 	}
-	closed := []string{e.config.Secrets, e.config.State, e.roomFiles.State}
 	var found []Finding
-	err := filepath.WalkDir(e.dir, func(path string, entry fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		info, err := entry.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		mode := info.Mode()
-		uid := info.Sys().(*syscall.Stat_t).Uid
-		switch {
-		case mode&fs.ModeSymlink != 0:
-			if secret(path) {
-				found = append(found, e.find("mode.link", path, "it points somewhere else"))
-			}
-			return nil
-		case mode.Perm()&0o002 != 0:
-			found = append(found, e.find("mode.writable", path, "its mode is %04o", mode.Perm()))
-		case mode.IsRegular() && secret(path) && mode.Perm()&0o004 != 0:
-			found = append(found, e.find("mode.secret", path, "its mode is %04o", mode.Perm()))
-		case slices.Contains(closed, path) && mode.Perm()&0o007 != 0:
-			found = append(found, e.find("mode.folder", path, "its mode is %04o", mode.Perm()))
-		}
-		if !slices.Contains(trusted, uid) {
+	err := e.walk(ctx, func(path string, info fs.FileInfo) error {
+		found = append(found, e.judgeMode(path, info)...)
+		if uid := info.Sys().(*syscall.Stat_t).Uid; !slices.Contains(trusted, uid) {
 			found = append(found, e.find("mode.owner", path, "it belongs to uid %d", uid))
 		}
-		if path == e.config.Git.Repository && path != "" {
+		if info.IsDir() && path == e.config.Git.Repository {
 			return filepath.SkipDir // who pushes to it owns what is in it
 		}
 		return nil
 	})
+	if !daemonKnown {
+		return found, err
+	}
+	for _, path := range e.daemonFiles() {
+		if can, failed := daemon.reaches(path, 4); failed != nil {
+			if some, failed := e.unusableFile("mode.unreadable", path, failed); failed == nil {
+				found = append(found, some...)
+			} else {
+				err = errors.Join(err, failed)
+			}
+		} else if !can {
+			found = append(found, e.find("mode.unreadable", path, "uid %d cannot", daemon.uid))
+		}
+		if info, failed := os.Stat(path); failed == nil && !strings.HasPrefix(path, e.dir+"/") {
+			found = append(found, e.judgeMode(path, info)...)
+		}
+	}
 	return found, err
+}
+
+// daemonFiles are what chancery.yaml names for the daemon to read. Of its own keys checkKeys tells.
+func (e *examination) daemonFiles() []string {
+	paths := []*string{&e.config.Git.PasswordFile, &e.config.Git.ClientCert, &e.config.Git.ClientKey, &e.config.Git.CA, &e.config.Git.SSHKey, &e.config.Git.KnownHosts}
+	if e.config.Directory != nil {
+		paths = append(paths, e.config.Directory.paths()...)
+	}
+	var files []string
+	for _, p := range paths {
+		if *p != "" {
+			files = append(files, *p)
+		}
+	}
+	return files
+}
+
+// isSecret goes by where a file is, by its name, and by what the configuration says of it.
+func (e *examination) isSecret(path string) bool {
+	named := []string{e.roomFiles.Passphrase, e.config.Git.PasswordFile, e.config.Git.ClientKey, e.config.Git.SSHKey}
+	if d := e.config.Directory; d != nil {
+		named = append(named, d.PasswordFile, d.ClientKey)
+	}
+	return filepath.Dir(path) == e.config.Secrets || strings.HasSuffix(path, ".key") || slices.Contains(named, path)
+}
+
+// judgeMode says the worst of a file's mode.
+func (e *examination) judgeMode(path string, info fs.FileInfo) []Finding {
+	code := ""
+	switch mode := info.Mode(); {
+	case mode&fs.ModeSymlink != 0:
+		if e.isSecret(path) {
+			return []Finding{e.find("mode.link", path, "it points somewhere else")}
+		}
+	case mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0:
+		code = "mode.writable"
+	case mode.IsRegular() && mode.Perm()&0o004 != 0 && e.isSecret(path):
+		code = "mode.secret"
+	case mode.IsDir() && mode.Perm()&0o007 != 0 && slices.Contains([]string{e.config.Secrets, e.config.State, e.roomFiles.State}, path):
+		code = "mode.folder"
+	}
+	if code == "" {
+		return nil
+	}
+	return []Finding{e.find(code, path, "its mode is %04o", info.Mode().Perm())}
 }

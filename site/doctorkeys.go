@@ -54,8 +54,8 @@ func (e *examination) serverKey(context.Context) ([]Finding, error) {
 	if err := chains(own, above, roots); err != nil {
 		found = append(found, e.find("key.server_chain", path, "%v", err))
 	}
-	if e.unusable == nil {
-		host, _, _ := net.SplitHostPort(e.config.host()) // LoadConfig has checked it
+	host, _, _ := net.SplitHostPort(e.config.Listen)                               // LoadConfig has checked it
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) { // otherwise it is everywhere
 		if err := own.VerifyHostname(host); err != nil {
 			found = append(found, e.find("key.server_name", path, "%v", err))
 		}

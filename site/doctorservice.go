@@ -20,12 +20,12 @@ func (e *examination) checkService(context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	hello, roomErr := e.hello()
-	if errors.Is(roomErr, fs.ErrPermission) {
-		return nil, roomErr
-	}
 	var found []Finding
+	var denied error
+	hello, roomErr := e.hello()
 	switch {
+	case errors.Is(roomErr, fs.ErrPermission):
+		denied = roomErr
 	case roomErr != nil && works:
 		found = append(found, e.find("service.room", e.config.KeyRoom, "%v", roomErr))
 	case roomErr != nil:
@@ -34,11 +34,11 @@ func (e *examination) checkService(context.Context) ([]Finding, error) {
 		found = append(found, e.find("service.daemon", e.dir, "%s answers, and nobody holds the lock of %s", hello.Room, e.config.State))
 	}
 	if _, err := e.store(); errors.Is(err, fs.ErrPermission) {
-		return found, err
+		denied = err
 	} else if err != nil {
 		found = append(found, e.find("store.unreadable", e.config.StorePath(), "%v", err))
 	}
-	return found, nil
+	return found, denied
 }
 
 // worksOn tells whether a process holds the lock of the state. The look is a shared lock, which ends at
