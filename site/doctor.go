@@ -234,7 +234,7 @@ func (e *examination) attempt(ctx context.Context, c check) (findings []Finding)
 // find makes a finding, with the severity and the fix that its code has.
 func (e *examination) find(code, subject, format string, args ...any) Finding {
 	known := doctorCode(code)
-	fix := strings.NewReplacer("{dir}", e.dir, "{subject}", subject).Replace(known.Fix)
+	fix := strings.NewReplacer("{dir}", e.dir, "{room}", e.roomFiles.State, "{subject}", subject).Replace(known.Fix)
 	return Finding{Code: code, Severity: known.Severity, Subject: subject, Reason: fmt.Sprintf(format, args...), Fix: fix}
 }
 

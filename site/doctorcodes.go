@@ -5,7 +5,8 @@ type DoctorCode struct {
 	Code     string
 	Severity Severity // empty: by how near the end is
 	Meaning  string
-	// Fix is what to do; {dir} is the installation, {subject} what the finding is about.
+	// Fix is what to do; {dir} is the installation, {room} the folder of the key room's keys and journal,
+	// {subject} what the finding is about.
 	Fix string
 	// Contradiction marks what somebody may have altered or exchanged.
 	Contradiction bool
@@ -72,8 +73,8 @@ func keyCodes() []DoctorCode {
 		{"expiry.root_crl", "", "the root's list ends", "each finding says it", false},
 		{"expiry.list", "", "a published list ends", "each finding says it", false},
 		{"split.user", SeverityWarning, "both processes run as one user, so that nothing but the process boundary keeps the daemon from the CA keys", "run the key room as a user of its own: docs/CONFIG.md, Two users", false},
-		{"split.passphrase", SeverityCritical, "the daemon's user can read the passphrase of the CA keys", "give it to the key room's user alone: chmod 0400 {subject}; chown keyroom: {subject}", false},
-		{"split.keys", SeverityCritical, "the daemon's user can read or replace what the key room keeps", "give it to the key room's user alone: chmod 0700 {subject}; chown -R keyroom: {subject}", false},
+		{"split.passphrase", SeverityCritical, "the daemon's user can read the passphrase of the CA keys", "give it to the key room's user alone: chown --reference={room}/journal {subject}; chmod 0400 {subject}", false},
+		{"split.keys", SeverityCritical, "the daemon's user can read or replace what the key room keeps", "give it to the key room's user alone: chown -R --reference={room}/journal {subject}; chmod 0700 {subject}", false},
 		{"split.disk", SeverityInfo, "the passphrase is on the file system of the keys that it opens, so that one stolen disk or backup has both", "name a file on another file system in passphrase_file of {dir}/keyroom.json", false},
 		{"offline.here", SeverityWarning, "the keys of the root and of recovery are on this machine", "copy the folder to two media, read them back, then: shred -u {subject}/*.key && rm -r {subject}", false},
 		{"offline.clear", SeverityCritical, "the root's key is on this machine, and not even encrypted", "take it off this machine: copy it to a safe place, then: shred -u {subject}", false},
@@ -98,7 +99,7 @@ func fileCodes() []DoctorCode {
 
 func publicationCodes() []DoctorCode {
 	return []DoctorCode{
-		{"directory.file", SeverityCritical, "the directory's file is not there, or the daemon's user cannot replace it", "give file and folder to the daemon's user: chown --reference={dir}/state/store.db {subject} $(dirname {subject})", false},
+		{"directory.file", SeverityCritical, "the directory's file is not there, or the daemon's user cannot replace it", "give file, lock and folder to the daemon's user: chown --reference={dir}/state/store.db {subject}* $(dirname {subject})", false},
 		{"directory.unreachable", SeverityCritical, "an LDAP server cannot be asked", "see that it runs and that the way there is open: ldapsearch -x -H {subject} -s base -b ''", false},
 		{"directory.tls", SeverityCritical, "an LDAP server does not prove who it is, or we cannot", "compare directory.ca with what the server shows, and the host in the URL with its certificate", false},
 		{"directory.bind", SeverityCritical, "an LDAP server does not know us", "compare directory.bind_dn and the password, or the client certificate, with what the directory has: deploy/ldap/README.md", false},

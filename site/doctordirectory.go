@@ -3,6 +3,7 @@ package site
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -51,11 +52,18 @@ func (e *examination) directoryFileIsOurs(path string) ([]Finding, error) {
 	if !ok {
 		return nil, nil
 	}
-	for _, place := range []string{path, filepath.Dir(path)} {
-		if can, err := daemon.reaches(place, 2); err != nil {
-			return e.unusableFile("directory.file", path, err)
-		} else if !can {
-			return []Finding{e.find("directory.file", path, "uid %d cannot write to %s", daemon.uid, place)}, nil
+	for _, need := range []struct {
+		path, verb string
+		what       fs.FileMode
+	}{{path, "read", 4}, {path + ".lock", "write to", 2}, {filepath.Dir(path), "write to", 2}} {
+		can, err := daemon.reaches(need.path, need.what)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the lock is made when it is needed
+		} else if err != nil {
+			return nil, err
+		}
+		if !can {
+			return []Finding{e.find("directory.file", path, "uid %d cannot %s %s", daemon.uid, need.verb, need.path)}, nil
 		}
 	}
 	return nil, nil
