@@ -163,6 +163,11 @@ func (d Doctor) examination(ctx context.Context) (*examination, error) {
 		e.config = Config{Path: at(ConfigName), KeyRoom: at("keyroom/socket"), State: at("state"), Secrets: at("secrets"), Trust: at("trust")}
 	}
 	e.roomFiles = readRoomFiles(dir)
+	for _, folder := range []*string{&e.config.State, &e.config.Secrets, &e.config.Trust, &e.roomFiles.State} {
+		if real, err := filepath.EvalSymlinks(*folder); err == nil { // who moved it to another disk may have left a link
+			*folder = real
+		}
+	}
 	e.hello = sync.OnceValues(func() (signer.Hello, error) {
 		ctx, cancel := context.WithTimeout(ctx, d.Limit/2)
 		defer cancel()
@@ -234,7 +239,7 @@ func (e *examination) attempt(ctx context.Context, c check) (findings []Finding)
 // find makes a finding, with the severity and the fix that its code has.
 func (e *examination) find(code, subject, format string, args ...any) Finding {
 	known := doctorCode(code)
-	fix := strings.NewReplacer("{dir}", e.dir, "{room}", e.roomFiles.State, "{subject}", subject).Replace(known.Fix)
+	fix := strings.NewReplacer("{dir}", e.dir, "{store}", e.config.StorePath(), "{room}", e.roomFiles.State, "{subject}", subject).Replace(known.Fix)
 	return Finding{Code: code, Severity: known.Severity, Subject: subject, Reason: fmt.Sprintf(format, args...), Fix: fix}
 }
 

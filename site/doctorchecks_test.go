@@ -119,6 +119,6 @@ func documented(c DoctorCode) string {
 	if c.Contradiction {
 		severity += ", exit code 4"
 	}
-	fix := strings.NewReplacer("{dir}", "DIR", "{room}", "DIR/keyroom", "{subject}", "SUBJECT", "|", `\|`).Replace(c.Fix)
+	fix := strings.NewReplacer("{dir}", "DIR", "{store}", "STORE", "{room}", "ROOM", "{subject}", "SUBJECT", "|", `\|`).Replace(c.Fix)
 	return "| `" + c.Code + "` | " + severity + " | " + c.Meaning + " | " + fix + " |\n"
 }

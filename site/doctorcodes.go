@@ -5,8 +5,8 @@ type DoctorCode struct {
 	Code     string
 	Severity Severity // empty: by how near the end is
 	Meaning  string
-	// Fix is what to do; {dir} is the installation, {room} the folder of the key room's keys and journal,
-	// {subject} what the finding is about.
+	// Fix is what to do; {dir} is the installation, {store} its store, {room} the folder of the key room's
+	// keys and journal, {subject} what the finding is about.
 	Fix string
 	// Contradiction marks what somebody may have altered or exchanged.
 	Contradiction bool
@@ -86,8 +86,8 @@ func fileCodes() []DoctorCode {
 		{"mode.secret", SeverityCritical, "everybody can read a secret", "chmod 0400 {subject}", false},
 		{"mode.folder", SeverityCritical, "everybody can enter the folder of secrets or state", "chmod o-rwx {subject}", false},
 		{"mode.writable", SeverityCritical, "everybody can write it", "chmod o-w {subject}; see first who has changed it", false},
-		{"mode.owner", SeverityCritical, "it belongs to neither of the two processes' users nor to root, and its owner can replace it", "chown it back: chown --reference={dir} {subject}", false},
-		{"mode.unreadable", SeverityCritical, "the daemon's user cannot read a file that chancery.yaml names", "give it to the daemon's user: chown --reference={dir}/state/store.db {subject}", false},
+		{"mode.owner", SeverityCritical, "it belongs to neither of the two processes' users nor to root, and its owner can replace it", "chown it back: chown --reference=$(dirname {subject}) {subject}", false},
+		{"mode.unreadable", SeverityCritical, "the daemon's user cannot read a file that chancery.yaml names", "give it to the daemon's user: chown --reference={store} {subject}", false},
 		{"mode.link", SeverityWarning, "a secret is a symbolic link: what it points to is outside this check", "put the file itself there: cp --remove-destination \"$(readlink -f {subject})\" {subject}", false},
 		{"disk.low", SeverityWarning, "less than 1 GiB is free, or less than what is there once more", "make room on its file system: df -h {subject}", false},
 		{"disk.full", SeverityCritical, "less than 64 MiB is free: soon nothing is signed", "make room on its file system now: df -h {subject}", false},
@@ -99,7 +99,7 @@ func fileCodes() []DoctorCode {
 
 func publicationCodes() []DoctorCode {
 	return []DoctorCode{
-		{"directory.file", SeverityCritical, "the directory's file is not there, or the daemon's user cannot replace it", "give file, lock and folder to the daemon's user: chown --reference={dir}/state/store.db {subject}* $(dirname {subject})", false},
+		{"directory.file", SeverityCritical, "the directory's file is not there, or the daemon's user cannot replace it", "give file, lock and folder to the daemon's user: chown --reference={store} {subject}* $(dirname {subject})", false},
 		{"directory.unreachable", SeverityCritical, "an LDAP server cannot be asked", "see that it runs and that the way there is open: ldapsearch -x -H {subject} -s base -b ''", false},
 		{"directory.tls", SeverityCritical, "an LDAP server does not prove who it is, or we cannot", "compare directory.ca with what the server shows, and the host in the URL with its certificate", false},
 		{"directory.bind", SeverityCritical, "an LDAP server does not know us", "compare directory.bind_dn and the password, or the client certificate, with what the directory has: deploy/ldap/README.md", false},
@@ -109,7 +109,7 @@ func publicationCodes() []DoctorCode {
 		{"directory.readonly", SeverityCritical, "the server takes no changes", "name a server that does in directory.url", false},
 		{"directory.empty", SeverityInfo, "there is no entry yet, or we see none, so that the right to write could not be tried", "nothing, if nobody has an entry yet; otherwise deploy/ldap/access.ldif", false},
 		{"git.unreachable", SeverityCritical, "the repository cannot be read", "the message says why: address, key, or network; for a repository here, restore it: any host that pulls it has a clone", false},
-		{"git.push", SeverityCritical, "we may not push: no list gets out", "give our key or account the right to push to the branch: deploy/git/README.md; for a repository here: chown -R --reference={dir}/state/store.db {subject}", false},
+		{"git.push", SeverityCritical, "we may not push: no list gets out", "give our key or account the right to push to the branch: deploy/git/README.md; for a repository here: chown -R --reference={store} {subject}", false},
 		{"git.locked", SeverityWarning, "somebody holds the branch's lock for more than a minute", "if no git command is running there: rm {subject}", false},
 		{"git.branch", SeverityWarning, "the branch is not there, so that nothing is published", "start the daemon, which publishes at once; if the branch was there before, push it back from a clone", false},
 		{"git.list_missing", SeverityCritical, "a list is not at the tip of the branch", fixGit, false},

@@ -193,11 +193,41 @@ func (e *examination) checkOffline(ctx context.Context) ([]Finding, error) {
 	return found, err
 }
 
+// places are the installation's folders and files: below one folder, or apart, as a package puts them. The
+// first caller's key and the offline keys are made beside the state.
+func (e *examination) places() []string {
+	beside := filepath.Dir(e.config.State)
+	all := []string{
+		e.dir, e.config.State, e.config.Secrets, e.config.Trust, e.roomFiles.State, e.roomFiles.Passphrase,
+		filepath.Join(beside, "callers"), filepath.Join(beside, "offline"), e.config.Git.Repository,
+	}
+	if path, ok := e.directoryFile(); ok {
+		all = append(all, path, path+".lock")
+	}
+	var tops []string
+	for _, path := range all {
+		if path != "" && !slices.ContainsFunc(tops, func(top string) bool { return isBelow(path, top) }) {
+			tops = append(tops, path)
+		}
+	}
+	return tops
+}
+
+func isBelow(path, top string) bool { return path == top || strings.HasPrefix(path, top+"/") }
+
 // walk goes through the installation. What goes away meanwhile is passed over, and so is what this user
 // may not read, which the error tells in the end.
 func (e *examination) walk(ctx context.Context, visit func(path string, info fs.FileInfo) error) error {
+	var all error
+	for _, place := range e.places() {
+		all = errors.Join(all, walkBelow(ctx, place, visit))
+	}
+	return all
+}
+
+func walkBelow(ctx context.Context, place string, visit func(path string, info fs.FileInfo) error) error {
 	var denied error
-	err := filepath.WalkDir(e.dir, func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(place, func(path string, entry fs.DirEntry, err error) error {
 		var info fs.FileInfo
 		if err == nil {
 			err = ctx.Err()
@@ -287,7 +317,8 @@ func (e *examination) checkModes(ctx context.Context) ([]Finding, error) {
 		} else if !can {
 			found = append(found, e.find("mode.unreadable", path, "uid %d cannot", daemon.uid))
 		}
-		if info, failed := os.Stat(path); failed == nil && !strings.HasPrefix(path, e.dir+"/") {
+		walked := slices.ContainsFunc(e.places(), func(place string) bool { return isBelow(path, place) })
+		if info, failed := os.Stat(path); failed == nil && !walked {
 			found = append(found, e.judgeMode(path, info)...)
 		}
 	}

@@ -42,7 +42,7 @@ sed -i "s,^  repository: config.git,  url: $3/config.git\n  username: chancery\n
 	want := func(what string, codes ...string) {
 		t.Helper()
 		before := run(t, "git", "-C", dir+"/config.git", "for-each-ref") + run(t, "git", "-C", dir+"/config.git", "count-objects", "-v")
-		if got := diagnose(t, site.Doctor{Dir: dir}); !slices.Equal(got, with(evaluation(), append(codes, "service.stopped")...)) {
+		if got := diagnose(t, site.Doctor{Dir: dir}); !slices.Equal(got, plus(evaluation(), append(codes, "service.stopped")...)) {
 			t.Errorf("%s: %q", what, got)
 		}
 		if after := run(t, "git", "-C", dir+"/config.git", "for-each-ref") + run(t, "git", "-C", dir+"/config.git", "count-objects", "-v"); after != before {
