@@ -327,14 +327,14 @@ func (e *examination) checkModes(ctx context.Context) ([]Finding, error) {
 
 // daemonFiles are what chancery.yaml names for the daemon to read. Of its own keys checkKeys tells.
 func (e *examination) daemonFiles() []string {
-	paths := []*string{&e.config.Git.PasswordFile, &e.config.Git.ClientCert, &e.config.Git.ClientKey, &e.config.Git.CA, &e.config.Git.SSHKey, &e.config.Git.KnownHosts}
+	keys := e.config.Git.paths()
 	if e.config.Directory != nil {
-		paths = append(paths, e.config.Directory.paths()...)
+		keys = append(keys, e.config.Directory.paths()...)
 	}
 	var files []string
-	for _, p := range paths {
-		if *p != "" {
-			files = append(files, *p)
+	for _, k := range keys {
+		if *k.path != "" && k.key != "git.repository" {
+			files = append(files, *k.path)
 		}
 	}
 	return files
