@@ -141,7 +141,7 @@ func TestHostedPushComparesAndSwaps(t *testing.T) {
 			t.Errorf("known before it is sent: %v", err)
 		}
 		for _, old := range []Tip{{Commit: first}, {}} {
-			if err := late(h, old, first, made); err == nil || !errors.Is(err, ErrMoved) {
+			if err := late(h, old, plumbing.NewHash(first), made); err == nil || !errors.Is(err, ErrMoved) {
 				t.Errorf("found by the server, from %v: %v", old, err)
 			}
 		}
@@ -153,7 +153,7 @@ func TestHostedPushComparesAndSwaps(t *testing.T) {
 		if err := os.WriteFile(lock, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := publisher(h).Publish(context.Background(), increment); !errors.Is(err, ErrMoved) {
+		if _, _, err := publisher(h).Publish(context.Background(), increment); !errors.Is(err, ErrNotStored) || !strings.Contains(err.Error(), "main.lock': File exists") {
 			t.Errorf("locked: %v", err)
 		}
 		if err := os.Remove(lock); err != nil {
@@ -167,13 +167,13 @@ func TestHostedPushComparesAndSwaps(t *testing.T) {
 }
 
 // late sends a command although the list of references says that it is too late.
-func late(h *Hosted, old Tip, commit string, objects ...Object) error {
+func late(h *Hosted, old Tip, commit plumbing.Hash, objects ...Object) error {
 	e, _, err := h.greet(context.Background(), "git-receive-pack")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = e.close() }()
-	request, err := update(h.ref, plumbing.NewHash(old.Commit), plumbing.NewHash(commit), objects)
+	request, err := update(h.ref, plumbing.NewHash(old.Commit), commit, objects)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func late(h *Hosted, old Tip, commit string, objects ...Object) error {
 	if err != nil {
 		return err
 	}
-	return r.verdict()
+	return h.outcome(context.Background(), old, commit, r.verdict())
 }
 
 // What is kept does not grow with what was pushed.

@@ -174,7 +174,7 @@ func (h *Hosted) Fetch(ctx context.Context) (tip Tip, objects *Objects, err erro
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer caught(&err)
-	ctx, cancel := context.WithTimeout(ctx, h.limit)
+	ctx, cancel := within(ctx, h.limit)
 	defer cancel()
 	e, a, err := h.greet(ctx, "git-upload-pack")
 	if err != nil {
@@ -194,6 +194,25 @@ func (h *Hosted) Fetch(ctx context.Context) (tip Tip, objects *Objects, err erro
 	}
 	h.known = next
 	return next.tip, next.objects, nil
+}
+
+// tooSlow is why a conversation was ended.
+type tooSlow struct{ limit time.Duration }
+
+func (s tooSlow) Error() string        { return fmt.Sprintf("the git server took more than %s", s.limit) }
+func (s tooSlow) Is(target error) bool { return target == context.DeadlineExceeded }
+
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, tooSlow{limit})
+}
+
+// explain says that the time was over, where the error says that somebody
+// closed the connection: that was us.
+func explain(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }
 
 // caught turns a panic in what reads a server's data into an error.
@@ -275,7 +294,7 @@ func (h *Hosted) FetchAll(ctx context.Context) (tip Tip, objects *Objects, err e
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer caught(&err)
-	ctx, cancel := context.WithTimeout(ctx, longer*h.limit)
+	ctx, cancel := within(ctx, longer*h.limit)
 	defer cancel()
 	next, err := h.fetchAll(ctx)
 	if err != nil {
@@ -340,11 +359,15 @@ func (h *Hosted) Push(ctx context.Context, old Tip, commit plumbing.Hash, object
 	if err == nil || !sent || errors.Is(err, ErrMoved) {
 		return err
 	}
-	// The server had the command. Where the branch is now says more than how
-	// the conversation ended.
-	limited, cancel := context.WithTimeout(ctx, h.limit)
+	return h.outcome(ctx, old, commit, err)
+}
+
+// outcome judges a push that ended with an error after the server had the
+// command: where the branch is now says more than how the conversation ended.
+func (h *Hosted) outcome(ctx context.Context, old Tip, commit plumbing.Hash, err error) error {
+	ctx, cancel := within(ctx, h.limit)
 	defer cancel()
-	e, a, looked := h.greet(limited, "git-upload-pack")
+	e, a, looked := h.greet(ctx, "git-upload-pack")
 	if looked != nil {
 		return err
 	}
@@ -353,14 +376,14 @@ func (h *Hosted) Push(ctx context.Context, old Tip, commit plumbing.Hash, object
 	switch {
 	case a.tip.Commit == commit.String():
 		return nil
-	case errors.Is(err, ErrRefused) && a.tip != old:
+	case a.tip != old && (errors.Is(err, ErrRefused) || errors.Is(err, ErrNotStored)):
 		return fmt.Errorf("%w: %w", ErrMoved, err)
 	}
 	return err
 }
 
 func (h *Hosted) push(ctx context.Context, old Tip, commit plumbing.Hash, objects []Object) (sent bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, h.limit)
+	ctx, cancel := within(ctx, h.limit)
 	defer cancel()
 	e, a, err := h.greet(ctx, "git-receive-pack")
 	if err != nil {

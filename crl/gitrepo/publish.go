@@ -12,8 +12,10 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// tries is how often a change is built anew when others win the race.
-const tries = 10
+const (
+	tries       = 10 // how often a change is built anew when others win the race
+	storedTries = 3  // how often one is sent that the server could not store
+)
 
 // Publisher writes one folder. All fields are required.
 type Publisher struct {
@@ -32,8 +34,8 @@ type Publisher struct {
 // It returns the commit that holds the files: a new one, or the tip with
 // changed == false if nothing had to change ("" if there is no branch either).
 // An error of content is returned as it is. ErrMoved comes out only after ten
-// lost races. After any other error the commit may have reached the branch;
-// the next call finds it there.
+// lost races, ErrNotStored after three such answers. After any other error the
+// commit may have reached the branch; the next call finds it there.
 func (p *Publisher) Publish(ctx context.Context, content func(current Files) (Change, error)) (commit string, changed bool, err error) {
 	if p.Remote == nil || p.Signer == nil || p.Now == nil {
 		return "", false, errors.New("publisher without remote, signer or clock")
@@ -45,22 +47,25 @@ func (p *Publisher) Publish(ctx context.Context, content func(current Files) (Ch
 	if err := (person{p.AuthorName, p.AuthorEmail}).check(); err != nil {
 		return "", false, err
 	}
-	for try := range tries {
-		if try > 0 {
-			if err := pause(ctx, try); err != nil {
-				return "", false, fmt.Errorf("%w; waiting to try again: %w", ErrMoved, err)
-			}
-		}
+	notStored := 0
+	for try := 1; ; try++ {
 		commit, changed, err = p.attempt(ctx, folder, content)
-		if !errors.Is(err, ErrMoved) {
+		if errors.Is(err, ErrNotStored) {
+			notStored++
+		} else if !errors.Is(err, ErrMoved) {
 			return commit, changed, err
 		}
+		if try == tries || notStored == storedTries {
+			return "", false, fmt.Errorf("after %d tries: %w", try, err)
+		}
+		if waited := pause(ctx, try); waited != nil {
+			return "", false, fmt.Errorf("%w; waiting to try again: %w", err, waited)
+		}
 	}
-	return "", false, fmt.Errorf("after %d tries: %w", tries, err)
 }
 
-// pause lets the faster committer finish: 10 ms doubling up to 320 ms, by a
-// random half to one and a half, so that two of us do not stay in step.
+// pause lets the faster committer, or a repack, finish: 10 ms doubling up to 320 ms,
+// by a random half to one and a half, so that two of us do not stay in step.
 func pause(ctx context.Context, try int) error {
 	d := 5 * time.Millisecond << min(try, 6)
 	timer := time.NewTimer(d/2 + rand.N(d))

@@ -72,7 +72,8 @@ func onEach(t *testing.T, test func(t *testing.T, s *server)) {
 	t.Run("ssh", func(t *testing.T) { test(t, overSSHD(t, newBare(t))) })
 }
 
-// backend is git's own CGI program.
+// backend is git's own CGI program. One whose request ends in the middle turns for ever, until the web
+// server ends it.
 func backend(t testing.TB, path string) *cgi.Handler {
 	t.Helper()
 	dir := git(t, ".", "--exec-path")
@@ -81,7 +82,7 @@ func backend(t testing.TB, path string) *cgi.Handler {
 		t.Fatal(err)
 	}
 	return &cgi.Handler{
-		Path: program, Stderr: io.Discard, InheritEnv: []string{"PATH"},
+		Path: "/usr/bin/timeout", Args: []string{"30", program}, Stderr: io.Discard, InheritEnv: []string{"PATH"},
 		Env: []string{
 			"GIT_PROJECT_ROOT=" + filepath.Dir(path), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=chancery",
 			"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "HOME=/nonexistent",
@@ -208,6 +209,8 @@ type proxy struct {
 	at, to string
 	cut    atomic.Pointer[func() bool]
 	stalls atomic.Bool
+	deaf   atomic.Int64 // if not 0, the server gets no more octets of a connection than these
+	slow   atomic.Int64 // if not 0, the time that passes before each octet of the server
 }
 
 func newProxy(t testing.TB, address string) *proxy {
@@ -243,7 +246,14 @@ func (p *proxy) pass(ctx context.Context, from net.Conn) {
 	stop := context.AfterFunc(ctx, func() { _ = from.Close(); _ = to.Close() })
 	defer stop()
 	go func() {
-		_, _ = io.Copy(to, from)
+		var sent int64
+		_, _ = io.Copy(to, readerFunc(func(b []byte) (int, error) {
+			n, err := from.Read(b)
+			if sent += int64(n); p.deaf.Load() > 0 && sent > p.deaf.Load() {
+				<-ctx.Done()
+			}
+			return n, err
+		}))
 		_ = to.(*net.TCPConn).CloseWrite()
 	}()
 	buffer := make([]byte, 32<<10)
@@ -255,11 +265,26 @@ func (p *proxy) pass(ctx context.Context, from net.Conn) {
 			}
 			return
 		}
-		if _, failed := from.Write(buffer[:n]); failed != nil || err != nil {
+		for at := 0; at < n; {
+			next := n
+			if pause := p.slow.Load(); pause > 0 {
+				time.Sleep(time.Duration(pause))
+				next = at + 1
+			}
+			if _, failed := from.Write(buffer[at:next]); failed != nil {
+				return
+			}
+			at = next
+		}
+		if err != nil {
 			return
 		}
 	}
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 // clone is a work tree of somebody else.
 func clone(t testing.TB, path string) string {

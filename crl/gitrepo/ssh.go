@@ -110,15 +110,6 @@ func (s *overSSH) connect(ctx context.Context) (*ssh.Client, error) {
 	return ssh.NewClient(c, channels, requests), nil
 }
 
-// explain says that the time was over, where the error says that somebody
-// closed the connection: that was us.
-func explain(ctx context.Context, err error) error {
-	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-		return fmt.Errorf("%w: %w", ctx.Err(), err)
-	}
-	return err
-}
-
 // session opens a session on the connection, or on a new one if that is dead.
 // When ctx ends, the whole connection is closed: nothing less ends a read.
 func (s *overSSH) session(ctx context.Context) (*ssh.Session, func() error, error) {

@@ -20,6 +20,11 @@ import (
 // Pushing the same again does not help.
 var ErrRefused = errors.New("the git server refused the commit")
 
+// ErrNotStored says that the server could not store the commit though the branch
+// did not move: its disk is full, a lock stays, or a repack was in the way. The
+// text is the server's.
+var ErrNotStored = errors.New("the git server could not store the commit")
+
 const (
 	maxAdvert = 64 << 20 // octets of a list of references
 	maxTold   = 1000     // octets that are kept of what a server says to people
@@ -272,11 +277,16 @@ func readReport(from io.Reader, ref plumbing.ReferenceName) (report, error) {
 	return r, nil
 }
 
-// verdict is nil if the branch moved.
+// verdict is nil if the branch moved. ErrNotStored may still turn out to be a
+// lost race: where the branch is tells.
 func (r report) verdict() error {
 	switch {
-	case r.unpacked != "ok":
-		return fmt.Errorf("the git server could not store the commit: %s", r.text())
+	case r.unpacked != "ok", slices.Contains(notMoved(), r.refused):
+		why := ""
+		if len(r.said) == 0 { // git does not say it of a quarantine that it cannot make or empty
+			why = " and does not say why: look for a full disk, missing rights or a lock there"
+		}
+		return fmt.Errorf("%w: it says %s%s", ErrNotStored, r.text(), why)
 	case r.refused == "":
 		return nil
 	case slices.Contains(otherWasFaster(), r.refused):
@@ -285,15 +295,17 @@ func (r report) verdict() error {
 	return fmt.Errorf("%w: %s", ErrRefused, r.text())
 }
 
-// otherWasFaster gives what receive-pack says when the branch moved, or is
-// locked, between its list of references and our command, or when a repack
-// removed the folder that our objects were to go to.
+// otherWasFaster gives what receive-pack says when the branch is not where our
+// command wants it.
 func otherWasFaster() []string {
-	return []string{
-		"failed to update ref", "failed to lock", "failed to write", "fetch first", "non-fast-forward",
-		"incorrect old value provided", "reference already exists",
-		"unable to migrate objects to permanent storage",
-	}
+	return []string{"fetch first", "non-fast-forward", "incorrect old value provided", "reference already exists"}
+}
+
+// notMoved gives what receive-pack says when the branch moved or was locked
+// between its list of references and our command, or when a repack removed the
+// folder that our objects were to go to; and just so when its disk is full.
+func notMoved() []string {
+	return []string{"failed to update ref", "failed to lock", "failed to write", "unable to migrate objects to permanent storage"}
 }
 
 func (r report) text() string {
