@@ -348,7 +348,8 @@ func (l *Loop) follows(ctx context.Context, next, last *list.List) error {
 }
 
 // entriesKnown checks that the books know every entry that is new or changed since last, as revoked at
-// that time and for that reason, or for one that it has become since.
+// that time and for that reason, or for one that it has become since. The date may be an earlier one: a
+// room whose clock had not come to it put its own time.
 func (l *Loop) entriesKnown(ctx context.Context, i *authority, next, last *list.List) error {
 	for _, e := range next.Entries {
 		if last != nil {
@@ -366,7 +367,7 @@ func (l *Loop) entriesKnown(ctx context.Context, i *authority, next, last *list.
 		if len(found) == 0 || found[0].State != store.StateRevoked {
 			return fmt.Errorf("it revokes %s, which the books do not know as revoked", e.Serial)
 		}
-		if c := found[0]; !c.RevokedAt.Equal(e.RevokedAt) || !e.Reason.CanBecome(c.Reason) {
+		if c := found[0]; e.RevokedAt.After(c.RevokedAt) || !e.Reason.CanBecome(c.Reason) {
 			return fmt.Errorf("it revokes %s at %s (%s), the books at %s (%s)", e.Serial,
 				e.RevokedAt.Format(time.RFC3339), e.Reason, c.RevokedAt.Format(time.RFC3339), c.Reason)
 		}

@@ -74,6 +74,7 @@ type world struct {
 	testing.TB
 	dir       string
 	clock     *clock
+	apart     *clock // by how much the key room's clock is ahead of that one
 	config    keyroom.Config
 	room      *keyroom.Room
 	stopRoom  func()
@@ -94,7 +95,7 @@ func newWorld(t *testing.T) *world {
 			}.Init()
 		}
 	})
-	w := &world{TB: t, clock: new(clock)}
+	w := &world{TB: t, clock: new(clock), apart: new(clock)}
 	w.must(made.err)
 	var err error
 	w.dir, err = os.MkdirTemp("/tmp", "crl") // the address of a Unix socket is at most 107 octets
@@ -146,7 +147,7 @@ func (w *world) startRoom() {
 	w.Helper()
 	var err error
 	w.room, err = keyroom.Open(keyroom.Options{
-		Config: w.config, Build: "test", Now: w.clock.now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
+		Config: w.config, Build: "test", Now: w.roomTime, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})
 	w.must(err)
 	room := w.room
@@ -161,6 +162,12 @@ func (w *world) startRoom() {
 			w.Errorf("stopping the key room: %v", err)
 		}
 	})
+}
+
+func (w *world) roomTime() time.Time {
+	w.apart.mu.Lock()
+	defer w.apart.mu.Unlock()
+	return w.clock.now().Add(w.apart.offset)
 }
 
 func (w *world) connect() {

@@ -151,6 +151,14 @@ func (s *slapd) try(input, program string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// write makes a file for a tool to read.
+func (s *slapd) write(name, content string) string {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	writeFile(s.t, path, []byte(content))
+	return path
+}
+
 func (s *slapd) as(who string) []string {
 	secret := "admin"
 	if who == service {

@@ -148,7 +148,7 @@ func (f *fsck) checkGitEntries(id cert.Issuer, parsed *list.List) {
 		}
 		entry, held := parsed.Find(serial)
 		switch {
-		case held && (!entry.RevokedAt.Equal(c.RevokedAt) || entry.Reason != c.Reason) && !f.owesList(id):
+		case held && (entry.RevokedAt.After(c.RevokedAt) || entry.Reason != c.Reason) && !f.owesList(id):
 			f.violation("git.entry", string(serial), fixGit, "list %s says revoked at %s (%s), the log at %s (%s)", parsed.Number,
 				entry.RevokedAt.Format(time.RFC3339), entry.Reason, c.RevokedAt.Format(time.RFC3339), c.Reason)
 		case !held && !f.owesList(id) && !f.dropped(c, parsed):
