@@ -19,7 +19,8 @@ import (
 const (
 	atOnce = 8 // names visited at the same time
 
-	// A visit ends well before its lease does, so that nobody else starts on the name meanwhile.
+	// A visit ends well before its lease does, so that nobody else starts on the name meanwhile, even if
+	// it had to wait until another one ended.
 	visitTime = 30 * time.Second
 	leaseTime = 90 * time.Second
 
@@ -63,18 +64,24 @@ func (l *Loop) Run(ctx context.Context) error {
 	ended := make(chan struct{}, 1)
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
+	var leased []store.Debt // several with one commit, and no visit of them has started
 	for {
-		debts, err := l.lease(ctx, len(free))
-		if ctx.Err() != nil {
-			return nil
+		if len(leased) == 0 {
+			var err error
+			leased, err = l.lease(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrBroken) {
+				return err
+			}
+			if err != nil {
+				l.Log.Error("cannot read what is owed to the directory", zap.String("code", codeBooks), zap.Error(err))
+			}
 		}
-		if errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrBroken) {
-			return err
-		}
-		if err != nil {
-			l.Log.Error("cannot read what is owed to the directory", zap.String("code", codeBooks), zap.Error(err))
-		}
-		for _, d := range debts {
+		for len(leased) > 0 && len(free) > 0 {
+			d := leased[0]
+			leased = leased[1:]
 			<-free
 			visits.Go(func() {
 				_ = l.pay(ctx, d) // logged and postponed there
@@ -95,17 +102,14 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-func (l *Loop) lease(ctx context.Context, n int) ([]store.Debt, error) {
-	if n == 0 {
-		return nil, nil
-	}
-	return l.Store.Lease(ctx, store.Directory, n, l.Now().Add(leaseTime))
+func (l *Loop) lease(ctx context.Context) ([]store.Debt, error) {
+	return l.Store.Lease(ctx, store.Directory, atOnce, l.Now().Add(leaseTime))
 }
 
 // PayOnce pays everything that is due, until a visit fails, and tells how many debts it paid.
 func (l *Loop) PayOnce(ctx context.Context) (paid int, err error) {
 	for {
-		debts, err := l.lease(ctx, atOnce)
+		debts, err := l.lease(ctx)
 		if err != nil || len(debts) == 0 {
 			return paid, err
 		}
