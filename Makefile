@@ -44,7 +44,7 @@ man: build
 demo: build
 	go run ./scripts/demo -bin bin -dir demo
 
-# One run, about five minutes, one table: everything beside a floor measured in the same run.
+# One run, about seven minutes, one table: everything beside a floor measured in the same run.
 bench:
 	go test -run '^$$' -bench Report -benchtime 1x -timeout 15m ./bench
 

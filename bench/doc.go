@@ -8,5 +8,6 @@
 // The installation is one that chancery init made, run as its two processes, with two changes: the
 // limits on the rate of calls and signatures are raised, and it has no directory. The LDIF file is the
 // default for evaluation and is written as a whole with every change, so it would be all that is
-// measured.
+// measured. Publications to a directory are measured by themselves, with OpenLDAP; those to a git server,
+// with git http-backend; and what a revocation is for, with nginx.
 package bench

@@ -46,17 +46,9 @@ func publishTimes(b *testing.B, l Remote, n int) (wall time.Duration, allocated 
 // BenchmarkPublish reports what one publication costs in a repository of
 // 20,000 other files, and how many times what it costs beside 10. The two
 // repositories take turns, so that a slow moment of the disk hits both.
+// make bench has the same through git http-backend.
 func BenchmarkPublish(b *testing.B) {
-	compare(b, openMain(b, fill(b, 10)), openMain(b, fill(b, 20_000)))
-}
-
-// BenchmarkPublishHTTPS is the same through git http-backend: three lists of references, a push and the
-// fetch that reads it back.
-func BenchmarkPublishHTTPS(b *testing.B) {
-	compare(b, overTLS(b, fill(b, 10), nil).open(b), overTLS(b, fill(b, 20_000), nil).open(b))
-}
-
-func compare(b *testing.B, small, large Remote) {
+	small, large := openMain(b, fill(b, 10)), openMain(b, fill(b, 20_000))
 	publishTimes(b, small, 3)
 	publishTimes(b, large, 3)
 	var wall [2]time.Duration
