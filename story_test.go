@@ -85,7 +85,7 @@ func TestStories(t *testing.T) {
 // toolPath gives a PATH on which the tools are with which stories look at the world. None may be missing.
 func toolPath(t *testing.T) string {
 	t.Helper()
-	for _, tool := range []string{"openssl", "git", "python3", "strace", "ssh-keygen", "curl", "flock", "/usr/sbin/nginx", "/usr/sbin/slapd", "ldapsearch", "script", "unshare"} {
+	for _, tool := range []string{"openssl", "git", "python3", "strace", "ssh-keygen", "curl", "flock", "/usr/sbin/nginx", "/usr/sbin/slapd", "ldapsearch", "script", "unshare", "age"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("%v: make deps installs it", err)
 		}

@@ -53,6 +53,15 @@ type ServiceStarted struct {
 	Build        string    `json:"build"`
 	ConfigSHA256 string    `json:"config_sha256"`
 	Room         RoomState `json:"room"`
+	// Restored is there when this is the first start of an installation that came out of a backup.
+	Restored *RestoredFrom `json:"restored,omitempty"`
+}
+
+// RestoredFrom is the backup that an installation came out of.
+type RestoredFrom struct {
+	Made        time.Time `json:"made"`
+	Size        int64     `json:"size"`         // leaves of the log in it
+	DeliveryKey string    `json:"delivery_key"` // X25519 public key that secrets are sealed to from here on, hex
 }
 
 // ConfigReloaded is written before another configuration takes effect. Both hashes are equal if only files

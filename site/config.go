@@ -72,7 +72,24 @@ func LoadConfig(path string) (Config, error) {
 	return c, err
 }
 
+// readOutline reads where everything is, without the files that are named and without what only the service
+// itself can resolve. An installation that was just restored has no more.
+func readOutline(path string) (Config, error) {
+	c, _, err := parseConfig(path)
+	if err == nil {
+		_ = c.resolve(filepath.Dir(c.Path)) // a credential is there where the service runs
+	}
+	return c, err
+}
+
 func readConfig(path string) (c Config, d *document, err error) {
+	if c, d, err = parseConfig(path); err != nil {
+		return c, d, err
+	}
+	return c, d, d.problems(errors.Join(c.resolve(filepath.Dir(c.Path)), c.check()))
+}
+
+func parseConfig(path string) (c Config, d *document, err error) {
 	d = &document{file: path}
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -91,7 +108,7 @@ func readConfig(path string) (c Config, d *document, err error) {
 		return c, d, d.problems(err)
 	}
 	c.Path, c.SHA256 = abs, cert.SHA256(d.text)
-	return c, d, d.problems(errors.Join(c.resolve(filepath.Dir(abs)), c.check()))
+	return c, d, nil
 }
 
 func readText(path string) ([]byte, error) {

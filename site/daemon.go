@@ -99,7 +99,15 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 // the whole of it, so that an old copy of either, or of both, is found before the first call; it settles
 // what the last process left open, and says on the log that it started.
 func (d Daemon) begin(ctx context.Context, p *parts) error {
-	if err := d.witness(ctx, p, p.publisher); err != nil {
+	backup, err := d.Config.restored()
+	if err != nil {
+		return err
+	}
+	if backup != nil {
+		if err := p.lists.Witness(ctx, p.publisher); err != nil {
+			return backup.explain(err)
+		}
+	} else if err := d.witness(ctx, p, p.publisher); err != nil {
 		return err
 	}
 	if err := p.store.FreeLeases(ctx); err != nil {
@@ -115,7 +123,7 @@ func (d Daemon) begin(ctx context.Context, p *parts) error {
 	if settled > 0 {
 		d.Log.Info("settled open intents", zap.Int("count", settled))
 	}
-	return d.note(ctx, p, &audit.ServiceStarted{Build: d.Build, ConfigSHA256: d.Config.SHA256, Room: p.signer.RoomState()})
+	return d.noteStart(ctx, p, backup)
 }
 
 func (d Daemon) note(ctx context.Context, p *parts, e audit.Event) error {

@@ -162,7 +162,7 @@ func (d Doctor) examination(ctx context.Context) (*examination, error) {
 		at := func(name string) string { return filepath.Join(dir, name) }
 		e.config = Config{Path: at(ConfigName), KeyRoom: at("keyroom/socket"), State: at("state"), Secrets: at("secrets"), Trust: at("trust")}
 	}
-	e.roomFiles = readRoomFiles(dir)
+	_, e.roomFiles, _ = loadRoomFiles(dir) // it is often not for this user to read; the key room itself says what is wrong with it
 	for _, folder := range []*string{&e.config.State, &e.config.Secrets, &e.config.Trust, &e.roomFiles.State} {
 		if real, err := filepath.EvalSymlinks(*folder); err == nil { // who moved it to another disk may have left a link
 			*folder = real

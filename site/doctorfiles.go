@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -18,27 +17,6 @@ import (
 	"strings"
 	"syscall"
 )
-
-// roomFiles is what doctor needs of keyroom.json, which is the key room's to read whole.
-type roomFiles struct {
-	Socket     string `json:"socket"`
-	State      string `json:"state"`
-	Passphrase string `json:"passphrase_file"`
-}
-
-// readRoomFiles gives what init writes where the file cannot be read: often it is not for this user.
-func readRoomFiles(dir string) roomFiles {
-	r := roomFiles{"keyroom/socket", "keyroom", "secrets/keyroom.passphrase"}
-	if text, err := os.ReadFile(filepath.Join(dir, "keyroom.json")); err == nil {
-		_ = json.Unmarshal(text, &r) // the key room itself says what is wrong with it
-	}
-	for _, p := range []*string{&r.Socket, &r.State, &r.Passphrase} {
-		if !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
-		}
-	}
-	return r
-}
 
 // account is a user as the kernel judges it by modes and owners. Access control lists are not looked at.
 type account struct {
@@ -128,8 +106,8 @@ func (e *examination) checkSeparation(context.Context) ([]Finding, error) {
 		}
 	}
 	var secret, keys syscall.Stat_t
-	if syscall.Stat(e.roomFiles.Passphrase, &secret) == nil && syscall.Stat(e.roomFiles.State, &keys) == nil && secret.Dev == keys.Dev {
-		found = append(found, e.find("split.disk", e.roomFiles.Passphrase, "the keys are in %s", e.roomFiles.State))
+	if syscall.Stat(e.roomFiles.PassphraseFile, &secret) == nil && syscall.Stat(e.roomFiles.State, &keys) == nil && secret.Dev == keys.Dev {
+		found = append(found, e.find("split.disk", e.roomFiles.PassphraseFile, "the keys are in %s", e.roomFiles.State))
 	}
 	return found, nil
 }
@@ -141,7 +119,7 @@ func (e *examination) wall(daemon account) ([]Finding, error) {
 		code, path, verb string
 		what             fs.FileMode
 	}{
-		{"split.passphrase", e.roomFiles.Passphrase, "read", 4},
+		{"split.passphrase", e.roomFiles.PassphraseFile, "read", 4},
 		{"split.keys", e.roomFiles.State, "list", 4},
 		{"split.keys", e.roomFiles.State, "write to", 2},
 	} {
@@ -198,7 +176,7 @@ func (e *examination) checkOffline(ctx context.Context) ([]Finding, error) {
 func (e *examination) places() []string {
 	beside := filepath.Dir(e.config.State)
 	all := []string{
-		e.dir, e.config.State, e.config.Secrets, e.config.Trust, e.roomFiles.State, e.roomFiles.Passphrase,
+		e.dir, e.config.State, e.config.Secrets, e.config.Trust, e.roomFiles.State, e.roomFiles.PassphraseFile,
 		filepath.Join(beside, "callers"), filepath.Join(beside, "offline"), e.config.Git.Repository,
 	}
 	if path, ok := e.directoryFile(); ok {
@@ -307,7 +285,7 @@ func (e *examination) checkModes(ctx context.Context) ([]Finding, error) {
 	if !daemonKnown {
 		return found, err
 	}
-	for _, path := range e.daemonFiles() {
+	for _, path := range e.config.namedFiles() {
 		if can, failed := daemon.reaches(path, 4); failed != nil {
 			if some, failed := e.unusableFile("mode.unreadable", path, failed); failed == nil {
 				found = append(found, some...)
@@ -325,24 +303,9 @@ func (e *examination) checkModes(ctx context.Context) ([]Finding, error) {
 	return found, err
 }
 
-// daemonFiles are what chancery.yaml names for the daemon to read. Of its own keys checkKeys tells.
-func (e *examination) daemonFiles() []string {
-	keys := e.config.Git.paths()
-	if e.config.Directory != nil {
-		keys = append(keys, e.config.Directory.paths()...)
-	}
-	var files []string
-	for _, k := range keys {
-		if *k.path != "" && k.key != "git.repository" {
-			files = append(files, *k.path)
-		}
-	}
-	return files
-}
-
 // isSecret goes by where a file is, by its name, and by what the configuration says of it.
 func (e *examination) isSecret(path string) bool {
-	named := []string{e.roomFiles.Passphrase, e.config.Git.PasswordFile, e.config.Git.ClientKey, e.config.Git.SSHKey}
+	named := []string{e.roomFiles.PassphraseFile, e.config.Git.PasswordFile, e.config.Git.ClientKey, e.config.Git.SSHKey}
 	if d := e.config.Directory; d != nil {
 		named = append(named, d.PasswordFile, d.ClientKey)
 	}

@@ -227,8 +227,13 @@ func (f *fsck) readLog(ctx context.Context, key string) (bool, error) {
 	// verify that tells of it; here the tip counts.
 	if c := report.Contradiction; c != nil {
 		fix := fixLog
-		if c.Code == audit.LogShort && f.before.Size > report.Leaves {
+		switch {
+		case c.Code != audit.LogShort:
+		case f.before.Size > report.Leaves:
 			fix = fixStoreOld // the room still has what is missing
+		default:
+			f.violation(c.Code, "log", fixLost, "%v", c)
+			return false, f.tellLost(ctx)
 		}
 		f.violation("log."+strings.TrimPrefix(c.Code, "log."), "log", fix, "%v", c)
 		return false, nil

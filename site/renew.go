@@ -137,7 +137,7 @@ func (r *renewal) draft() (crypto.Signer, []byte, error) {
 	if err := writeNew(r.draftPath(), 0o600, text); err != nil {
 		return nil, nil, err
 	}
-	if err := syncDir(r.config.State); err != nil {
+	if err := syncFolder(r.config.State); err != nil {
 		return nil, nil, err
 	}
 	crashpoint.After("service.draft")
@@ -195,14 +195,5 @@ func (r *renewal) replace(text []byte) error {
 		return err
 	}
 	crashpoint.After("service.replace")
-	return syncDir(r.config.State)
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return syncFolder(r.config.State)
 }

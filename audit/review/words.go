@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -58,7 +59,7 @@ func subject(event audit.Event) string {
 	case *audit.RootListNamed:
 		return "list " + word(e.Number) + " of the root"
 	case *audit.ServiceStarted:
-		return "build " + word(e.Build)
+		return started(e)
 	case *audit.ConfigReloaded:
 		return fmt.Sprintf("configuration %s, was %s", word(e.To), word(e.From))
 	case *audit.LogRecovered:
@@ -162,4 +163,12 @@ func directory(e *audit.DirectoryPublished) string {
 		text += ", nothing to change"
 	}
 	return text
+}
+
+func started(e *audit.ServiceStarted) string {
+	if r := e.Restored; r != nil {
+		return fmt.Sprintf("build %s, restored from a backup of %d leaves made at %s, delivery key %s",
+			word(e.Build), r.Size, r.Made.Format(time.RFC3339), word(r.DeliveryKey))
+	}
+	return "build " + word(e.Build)
 }

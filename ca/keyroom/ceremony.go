@@ -243,8 +243,19 @@ func (m *maker) firstRecord() error {
 func (m *maker) syncFolders() error {
 	for _, dir := range []string{"keyroom", "offline", "secrets", "trust", "."} {
 		if err := syncFolder(filepath.Join(m.Dir, dir)); err != nil {
-			return fmt.Errorf("syncing %s: %w", dir, err)
+			return err
 		}
+	}
+	return nil
+}
+
+func syncFolder(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("syncing %s: %w", path, err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("syncing %s: %w", path, err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"os"
@@ -88,10 +89,7 @@ type Options struct {
 
 // Open decrypts the keys and reads the journal. Whatever is missing is an error; nothing is made anew.
 func Open(o Options) (*Room, error) {
-	r := &Room{
-		config: o.Config, build: o.Build, now: o.Now, rand: o.Rand, log: o.Log, patience: patience,
-		issuers: make(map[cert.Issuer]*issuer),
-	}
+	r := newRoom(o)
 	passphrase, err := readPassphrase(o.Config.PassphraseFile)
 	if err != nil {
 		return nil, err
@@ -100,11 +98,21 @@ func Open(o Options) (*Room, error) {
 	if err := r.loadKeys(passphrase); err != nil {
 		return nil, err
 	}
+	if err := r.loadDelivery(passphrase); err != nil {
+		return nil, err
+	}
 	debug.FreeOSMemory() // the key derivation took many times what the room needs from here on
 	if err := r.follow(r.path("journal")); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+func newRoom(o Options) *Room {
+	return &Room{
+		config: o.Config, build: o.Build, now: o.Now, rand: o.Rand, log: o.Log, patience: patience,
+		issuers: make(map[cert.Issuer]*issuer),
+	}
 }
 
 // follow takes up what the journal at path tells.
@@ -150,13 +158,6 @@ func (r *Room) loadKeys(passphrase []byte) error {
 	if r.logKey, r.logVKey, err = logSigner(r.config.Origin, key); err != nil {
 		return err
 	}
-	if key, err = readKey(r.path("delivery.key"), passphrase); err != nil {
-		return err
-	}
-	var ok bool
-	if r.delivery, ok = key.(*ecdh.PrivateKey); !ok {
-		return errors.New("the delivery key is not an X25519 key")
-	}
 	if r.root, err = readPEM(r.path(rootFile), "CERTIFICATE"); err != nil {
 		return err
 	}
@@ -167,6 +168,20 @@ func (r *Room) loadKeys(passphrase []byte) error {
 		if r.issuers[c.ID], err = r.loadIssuer(c, passphrase); err != nil {
 			return fmt.Errorf("issuer %s: %w", c.ID, err)
 		}
+	}
+	return nil
+}
+
+func (r *Room) loadDelivery(passphrase []byte) error {
+	key, err := readKey(r.path("delivery.key"), passphrase)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w (no backup holds it: in a key room that came out of one, run chancery-keyroom restore)", err)
+	} else if err != nil {
+		return err
+	}
+	var ok bool
+	if r.delivery, ok = key.(*ecdh.PrivateKey); !ok {
+		return errors.New("the delivery key is not an X25519 key")
 	}
 	return nil
 }

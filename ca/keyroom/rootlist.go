@@ -203,14 +203,6 @@ func replaceFile(path string, data []byte) error {
 	return nil
 }
 
-func syncFolder(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // currentRootList gives the root's CRL as it is on the disk now. Something else in its place changes
 // nothing: the room goes on with what it read before.
 func (r *Room) currentRootList() []byte {

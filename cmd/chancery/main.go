@@ -74,7 +74,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(initCommand(), upCommand(), recoverCommand(), fsckCommand(), doctorCommand(), auditCommand(), configCommand())
+	root.AddCommand(initCommand(), upCommand(), backupCommand(), restoreCommand(), recoverCommand(), fsckCommand(), doctorCommand(), auditCommand(), configCommand())
 	root.AddCommand(issueCommand(), revokeCommand(), statusCommand(), chainCommand(), expiringCommand(), rootListCommand(), manCommand())
 	return root
 }

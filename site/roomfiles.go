@@ -1,0 +1,40 @@
+package site
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/credential"
+)
+
+// roomFiles is what of keyroom.json says where the key room's files are. The rest is the key room's to read.
+type roomFiles struct {
+	Socket         string `json:"socket"`
+	State          string `json:"state"`
+	PassphraseFile string `json:"passphrase_file"` // or a credential
+	Issuers        []struct {
+		ID cert.Issuer `json:"id"`
+	} `json:"issuers"`
+}
+
+// loadRoomFiles reads keyroom.json, which stands beside chancery.yaml. What it does not say is where init
+// puts it.
+func loadRoomFiles(dir string) (path string, r roomFiles, err error) {
+	path = filepath.Join(dir, "keyroom.json")
+	r = roomFiles{Socket: "keyroom/socket", State: "keyroom", PassphraseFile: "secrets/keyroom.passphrase"}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		err = fmt.Errorf("finding the key room's files: %w (run it as a user who may read them, such as root)", err)
+	} else if err = json.Unmarshal(text, &r); err != nil {
+		err = fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
+	}
+	for _, p := range []*string{&r.Socket, &r.State, &r.PassphraseFile} {
+		if !filepath.IsAbs(*p) && !credential.Named(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	return path, r, err
+}
