@@ -50,6 +50,9 @@ const (
 	codeRoot     = "crl.root"
 )
 
+// errSign says that there is no list to publish yet, so that git is not blamed.
+var errSign = errors.New("signing the list")
+
 // Loop publishes the lists of every issuer of the key room.
 type Loop struct {
 	store     *store.Store
@@ -162,7 +165,11 @@ func (l *Loop) once(ctx context.Context, sweep bool) (commit string, err error) 
 		return commit, nil
 	}
 	if ctx.Err() == nil {
-		l.log.Error("the lists are not published", zap.String("code", codePublish), zap.Int("owed", len(debts)), zap.Error(err))
+		code := codePublish
+		if errors.Is(err, errSign) {
+			code = codeSign
+		}
+		l.log.Error("the lists are not published", zap.String("code", code), zap.Int("owed", len(debts)), zap.Error(err))
 	}
 	for _, d := range debts {
 		next := l.store.Now().Add(backoff(d.Attempts))
@@ -198,7 +205,7 @@ func (l *Loop) publish(ctx context.Context, debts []store.Debt) (string, error) 
 			return "", err
 		}
 		if err := l.sign(ctx, i, current, found, seen[i.id]); err != nil {
-			return "", fmt.Errorf("signing the list of %s: %w", i.id, err)
+			return "", fmt.Errorf("%w of %s: %w", errSign, i.id, err)
 		}
 	}
 	root, err := l.rootList(ctx, seen[cert.Root])

@@ -26,6 +26,9 @@ const (
 	codeInternal  = xmlrpc.CodeInternal
 )
 
+// codeUnknownOutcome is the code of the one answer that is neither yes nor no.
+const codeUnknownOutcome = "outcome.unknown"
+
 // fault is a call that was not understood, or not looked at. Word is its code in the log.
 type fault struct {
 	number int
@@ -71,7 +74,7 @@ func explain(err error) *no {
 	}
 	switch {
 	case errors.Is(err, signer.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return &no{code: "outcome.unknown", failed: true,
+		return &no{code: codeUnknownOutcome, failed: true,
 			reason: "it is not known yet how this ended; ask again with the request_id of this answer, nothing will be done twice"}
 	case errors.Is(err, signer.ErrUnreachable):
 		return &no{code: "keyroom.unreachable", failed: true,

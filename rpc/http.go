@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -41,17 +42,18 @@ type call struct {
 // endpoint is what is served at a path.
 type endpoint struct {
 	wire
-	types []string // of the bodies that it takes; it writes the first
+	transport string   // its name, for Options.Observe
+	types     []string // of the bodies that it takes; it writes the first
 }
 
 func endpointAt(path string) (endpoint, bool) {
 	switch path {
 	case "/RPC2":
-		return endpoint{xmlWire{}, []string{"text/xml", "application/xml"}}, true
+		return endpoint{xmlWire{}, "xmlrpc", []string{"text/xml", "application/xml"}}, true
 	case "/rpc":
-		return endpoint{jsonWire{}, []string{"application/json"}}, true
+		return endpoint{jsonWire{}, "jsonrpc", []string{"application/json"}}, true
 	}
-	return endpoint{}, false
+	return endpoint{transport: "none"}, false
 }
 
 // serve answers one HTTP request.
@@ -66,7 +68,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.turnAway(w, e, ok, stranger, err)
 		return
 	}
+	begun := time.Now()
+	defer func() { s.observe(s.listed(rq.method), e.transport, rq.result, time.Since(begun)) }()
 	if !rq.caller.limit.AllowN(s.now(), 1) {
+		rq.result = resultTooMany
 		s.crowd.tooFast(rq.caller.name)
 		f := &fault{number: codeTooMany, text: "too many calls at once; wait a second and ask again"}
 		s.write(w, e, ok, http.StatusTooManyRequests, f.text, e.fault(f))
@@ -83,6 +88,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answer(ctx, w, r, e, rq)
+}
+
+// listed gives the name of a method that there is, and "none" for anything else that callers write.
+func (s *Server) listed(method string) string {
+	if _, ok := s.methods[method]; ok {
+		return method
+	}
+	return "none"
 }
 
 // answer reads a body, performs the call in it and writes what came of it.

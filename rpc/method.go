@@ -53,6 +53,7 @@ type request struct {
 	body   string // SHA-256 of what is asked, lower-case hex
 	about  about
 	ends   time.Time // the caller's certificate, the one of this connection
+	result string // how it ended, for Options.Observe
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets
@@ -183,6 +184,7 @@ func (s *Server) outcome(ctx context.Context, rq *request, params []any) (any, *
 			a.msg = ascii(a.msg)
 			value = a
 		}
+		rq.result = resultOK
 		return value, nil
 	}
 	var f *fault
@@ -203,8 +205,13 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 		detail["prior_request_id"] = n.prior
 	}
 	if n.failed {
+		rq.result = resultFailed
+		if n.code == codeUnknownOutcome {
+			rq.result = resultUnknown
+		}
 		s.log.Error("a call failed", zapCall(rq, err)...)
 	} else {
+		rq.result = resultRefused
 		record := n.reason
 		if n.record != "" {
 			record = n.record
@@ -220,6 +227,7 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 
 // misunderstood enters a call that was no proper one, and gives the fault to answer with.
 func (s *Server) misunderstood(ctx context.Context, rq *request, f *fault) *fault {
+	rq.result = resultMisunderstood
 	if _, err := s.refused(ctx, rq, f.word, f.text); err != nil {
 		return s.broken(rq, err)
 	}
@@ -228,6 +236,7 @@ func (s *Server) misunderstood(ctx context.Context, rq *request, f *fault) *faul
 
 // broken is for what nobody outside can do anything about: a reference there, the whole of it here.
 func (s *Server) broken(rq *request, err error) *fault {
+	rq.result = resultInternal
 	s.log.Error("internal error", zapCall(rq, err)...)
 	return &fault{codeInternal, "internal", "internal error; the operator of the CA finds it in the service's journal under " + rq.id}
 }

@@ -31,7 +31,7 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-// Options are what a server works with. All of them are needed except MinTLS12.
+// Options are what a server works with. All of them are needed except MinTLS12 and Observe.
 type Options struct {
 	Authority      *ca.Authority
 	Store          *store.Store
@@ -42,7 +42,23 @@ type Options struct {
 	Log            *zap.Logger
 	Now            func() time.Time
 	Rand           io.Reader
+
+	// Observe is called once for each request of a known caller, when it is answered. method is one of
+	// the table or "none"; transport is "xmlrpc", "jsonrpc" or "none"; result is one of the words below.
+	// Optional.
+	Observe func(method, transport, result string, took time.Duration)
 }
+
+// How a request of a known caller can end, as Options.Observe is told.
+const (
+	resultOK            = "ok"            // done, or planned
+	resultRefused       = "refused"       // a clear no
+	resultFailed        = "failed"        // nothing was done, because something is in trouble
+	resultUnknown       = "unknown"       // it is not known yet how it ended
+	resultMisunderstood = "misunderstood" // no proper call
+	resultInternal      = "internal"      // an error that is in the service's journal
+	resultTooMany       = "too_many"      // not looked at: the caller makes too many
+)
 
 // Bounds of one connection and one call. A call may take longer than the waits of package ca together;
 // the answer must fit behind it.
@@ -69,13 +85,17 @@ type Server struct {
 	rand      io.Reader
 	methods   map[string]row
 	crowd     *crowd
+	observe   func(method, transport, result string, took time.Duration)
 }
 
 // New checks the configuration and makes a server.
 func New(o Options) (*Server, error) {
 	s := &Server{
 		authority: o.Authority, store: o.Store, callersCA: o.CallersCA, own: o.TLSCertificate,
-		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now),
+		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now), observe: o.Observe,
+	}
+	if s.observe == nil {
+		s.observe = func(string, string, string, time.Duration) {}
 	}
 	s.methods = s.table()
 	first, err := s.newRules(o.Config, o.MinTLS12)

@@ -47,6 +47,9 @@ type Config struct {
 	Trust string `yaml:"trust"`
 	// TLS12 also allows TLS 1.2 at the RPC, for old clients. Optional; false.
 	TLS12 bool `yaml:"tls12,omitempty"`
+	// Health is the loopback address where monitors read /livez, /readyz and /metrics, 127.0.0.1:PORT or
+	// [::1]:PORT. Optional; without it nothing listens.
+	Health string `yaml:"health,omitempty"`
 	// Directory is where certificates of users and servers are published. Optional; without it they
 	// are not published.
 	Directory *DirectoryConfig `yaml:"directory,omitempty"`
@@ -99,7 +102,7 @@ func parseConfig(path string) (c Config, d *document, err error) {
 		err = fmt.Errorf("there is no %s; chancery init makes an installation", path)
 	}
 	if err == nil {
-		d.places, err = survey(d.text)
+		d.places, err = locate(d.text)
 	}
 	if err == nil {
 		err = yaml.NewDecoder(bytes.NewReader(d.text), yaml.Strict()).Decode(&c)
@@ -129,8 +132,8 @@ func readText(path string) ([]byte, error) {
 	return text, nil
 }
 
-// survey finds where each key is, in one document without anchors and aliases.
-func survey(text []byte) (map[string]*token.Token, error) {
+// locate finds where each key is, in one document without anchors and aliases.
+func locate(text []byte) (map[string]*token.Token, error) {
 	file, err := parser.ParseBytes(text, 0)
 	switch {
 	case err != nil:
@@ -140,7 +143,7 @@ func survey(text []byte) (map[string]*token.Token, error) {
 	case file.Docs[0].Body == nil:
 		return nil, errors.New("it is empty")
 	}
-	s := surveyor{places: make(map[string]*token.Token)}
+	s := locator{places: make(map[string]*token.Token)}
 	ast.Walk(&s, file.Docs[0])
 	if s.alias != nil {
 		return nil, &yaml.SyntaxError{Message: "anchors and aliases are not accepted", Token: s.alias}
@@ -201,7 +204,7 @@ func (c *Config) check() error {
 	if _, err := splitListen(c.Listen); c.Listen != "" && err != nil {
 		failed = append(failed, wrong("listen", "listen: %w", err))
 	}
-	failed = append(failed, c.Git.check(), rpc.Config{Callers: c.Callers}.Check())
+	failed = append(failed, c.checkHealth(), c.Git.check(), rpc.Config{Callers: c.Callers}.Check())
 	if c.Directory != nil {
 		failed = append(failed, c.Directory.check())
 	}

@@ -144,6 +144,11 @@ func TestConfigRefused(t *testing.T) {
 		"port 0":                {replace(":8443", ":0"), `listen: "0" is not a port`},
 		"port of letters":       {replace(":8443", ":https"), `listen: "https" is not a port`},
 		"port too high":         {replace(":8443", ":65536"), `listen: "65536" is not a port`},
+		"health outside":        {wholeConfig + "health: 0.0.0.0:9443\n", `health: 0.0.0.0:9443 is not a loopback address.*want 127.0.0.1:PORT`},
+		"health by name":        {wholeConfig + "health: localhost:9443\n", `health: localhost:9443 is not a loopback address`},
+		"health without a port": {wholeConfig + "health: 127.0.0.1\n", `health: want HOST:PORT`},
+		"health at the RPC":     {wholeConfig + "health: 127.0.0.1:8443\n", `health: the RPC listens there`},
+		"health in the network": {wholeConfig + "health: '[::ffff:192.0.2.1]:9443'\n", `is not a loopback address`},
 		"not UTF-8":             {replace("main", "ma\xffin"), `not text in UTF-8`},
 		"NUL":                   {replace("main", "ma\x00in"), `not text in UTF-8`},
 	} {

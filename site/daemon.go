@@ -41,11 +41,14 @@ type Daemon struct {
 
 // Run serves until ctx ends and returns nil then, or the first error that the service cannot live with.
 func (d Daemon) Run(ctx context.Context) error {
+	h := newHealth(d.Config, d.Build, d.Log)
+	d.Log, d.Ready = h.log, h.onReady(ctx, d.Ready)
 	p, err := open(ctx, d.Config, d.Log)
 	if err != nil {
 		return err
 	}
-	err = d.run(ctx, p)
+	h.attend(p)
+	err = h.beside(func() error { return d.run(ctx, p) })
 	return errors.Join(err, p.close())
 }
 
@@ -147,7 +150,7 @@ func (d Daemon) server(p *parts) (*rpc.Server, error) {
 		Authority: p.authority, Store: p.store, Config: rpc.Config{Callers: d.Config.Callers}, CallersCA: callers,
 		TLSCertificate: func() tls.Certificate { return p.own.Load().pair },
 		MinTLS12:       d.Config.TLS12,
-		Log:            d.Log, Now: time.Now, Rand: rand.Reader,
+		Log:            d.Log, Now: time.Now, Rand: rand.Reader, Observe: p.health.metrics.call,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrConfig, d.Config.Path, err)
@@ -173,8 +176,12 @@ func (d Daemon) keepSweeping(ctx context.Context, p *parts) error {
 }
 
 func (d Daemon) sweep(ctx context.Context, p *parts) {
-	if _, err := p.directory.Sweep(ctx); err != nil && ctx.Err() == nil {
-		d.Log.Error("the directory is not swept", zap.String("code", "directory.sweep"), zap.Error(err))
+	_, err := p.directory.Sweep(ctx)
+	switch {
+	case err == nil:
+		p.health.marks.clear(codeSwept)
+	case ctx.Err() == nil:
+		d.Log.Error("the directory is not swept", zap.String("code", codeSwept), zap.Error(err))
 	}
 }
 
@@ -182,7 +189,9 @@ func (d Daemon) sweep(ctx context.Context, p *parts) {
 // is the first to find it lost. A server that is there again may have been put back, or be another one.
 func (d Daemon) keepConnected(ctx context.Context, p *parts) error {
 	look := func() {
-		if p.entries.look(ctx) {
+		sweep, err := p.entries.look(ctx)
+		p.health.reached(ctx, err) // who has something to write says in the log why it cannot
+		if sweep {
 			d.sweep(ctx, p)
 		}
 	}

@@ -37,6 +37,8 @@ type parts struct {
 	entries   *switched      // what the loop writes to; nil without a directory
 	publisher *gitrepo.Publisher
 	own       atomic.Pointer[identity] // set by the daemon; asked for at each connection
+	inForce   atomic.Pointer[Config]   // the configuration as it was read last
+	health    *health                  // nil but in the daemon
 }
 
 // open opens an installation whose key room is running. Missing state is an error.
@@ -50,6 +52,7 @@ func open(ctx context.Context, c Config, log *zap.Logger) (*parts, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	p := &parts{config: c, log: log, lock: lock, store: s}
+	p.inForce.Store(&c)
 	if err := p.wire(ctx); err != nil {
 		return nil, errors.Join(err, p.close())
 	}

@@ -107,13 +107,13 @@ func (d *document) problems(err error) error {
 	return all
 }
 
-// surveyor finds the places of all keys, and anchors and aliases, which let a small file mean a huge one.
-type surveyor struct {
+// locator finds the places of all keys, and anchors and aliases, which let a small file mean a huge one.
+type locator struct {
 	places map[string]*token.Token
 	alias  *token.Token
 }
 
-func (s *surveyor) Visit(n ast.Node) ast.Visitor {
+func (s *locator) Visit(n ast.Node) ast.Visitor {
 	t := n.GetToken()
 	switch n := n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode:

@@ -20,7 +20,6 @@ const codeConfig = "config.refused"
 
 // keepReloading takes up the configuration anew each time that it is asked to.
 func (d Daemon) keepReloading(ctx context.Context, p *parts, server *rpc.Server) error {
-	inForce := d.Config
 	for {
 		select {
 		case <-ctx.Done():
@@ -30,6 +29,7 @@ func (d Daemon) keepReloading(ctx context.Context, p *parts, server *rpc.Server)
 		if d.Reloading != nil {
 			d.Reloading()
 		}
+		inForce := *p.inForce.Load()
 		next, err := d.reload(ctx, p, server, inForce)
 		switch {
 		case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrBroken):
@@ -38,7 +38,7 @@ func (d Daemon) keepReloading(ctx context.Context, p *parts, server *rpc.Server)
 			d.Log.Error("the configuration is not taken, and the one before stays in force", zap.String("code", codeConfig), zap.Error(err))
 		default:
 			d.Log.Info("config reloaded", zap.String("from", inForce.SHA256), zap.String("to", next.SHA256))
-			inForce = next
+			p.health.reloaded()
 		}
 		if d.Reloaded != nil {
 			d.Reloaded()
@@ -66,6 +66,7 @@ func (d Daemon) reload(ctx context.Context, p *parts, server *rpc.Server, inForc
 	}
 	n.rules()
 	p.serve(n.own)
+	p.inForce.Store(&next)
 	p.lists.Use(n.publisher)
 	if n.directory != nil {
 		p.entries.replace(n.directory, !reflect.DeepEqual(inForce.Directory, next.Directory))
@@ -77,7 +78,7 @@ func (d Daemon) reload(ctx context.Context, p *parts, server *rpc.Server, inForc
 func (c *Config) fixed(next *Config) error {
 	var failed []error
 	for _, k := range []struct{ key, was, is string }{
-		{"listen", c.Listen, next.Listen}, {"keyroom", c.KeyRoom, next.KeyRoom}, {"state", c.State, next.State}, {"trust", c.Trust, next.Trust},
+		{"listen", c.Listen, next.Listen}, {"keyroom", c.KeyRoom, next.KeyRoom}, {"state", c.State, next.State}, {"trust", c.Trust, next.Trust}, {"health", c.Health, next.Health},
 	} {
 		if k.was != k.is {
 			failed = append(failed, wrong(k.key, "%s was %s: it cannot change while the service runs; restart it", k.key, k.was))

@@ -49,12 +49,12 @@ func (s *switched) use() (d *opened, done func()) {
 }
 
 // look keeps the connection to LDAP servers, and tells whether the directory has to be swept: it is another
-// one, or its servers were away.
-func (s *switched) look(ctx context.Context) (sweep bool) {
+// one, or its servers were away. The error says that none can be reached.
+func (s *switched) look(ctx context.Context) (sweep bool, err error) {
 	d, done := s.use()
 	defer done()
 	if servers, ok := d.directory.(*ldapsync.LDAP); ok {
-		_ = servers.Check(ctx) // who has something to write says why it cannot
+		err = servers.Check(ctx)
 		select {
 		case <-servers.Reconnected():
 			sweep = true
@@ -64,7 +64,7 @@ func (s *switched) look(ctx context.Context) (sweep bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sweep, s.other = sweep || s.other, false
-	return sweep
+	return sweep, err
 }
 
 // Find implements ldapsync.Directory.

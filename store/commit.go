@@ -26,8 +26,9 @@ const maxBatch = 64
 // ctx ends the wait in the queue. Once change has begun, Update returns when its outcome is known.
 func (s *Store) Update(ctx context.Context, who audit.Actor, change func(*Tx) (audit.Event, error)) (audit.Entry, error) {
 	var entry audit.Entry
-	err := s.run(ctx, &job{change: func(tx *Tx) error {
-		event, err := change(tx)
+	var event audit.Event
+	err := s.run(ctx, &job{change: func(tx *Tx) (err error) {
+		event, err = change(tx)
 		if err != nil {
 			return err
 		}
@@ -42,6 +43,9 @@ func (s *Store) Update(ctx context.Context, who audit.Actor, change func(*Tx) (a
 	}})
 	if err != nil {
 		return audit.Entry{}, err
+	}
+	if s.see != nil {
+		s.see(entry.Index, event)
 	}
 	return entry, nil
 }
@@ -130,6 +134,9 @@ func (s *Store) serve(jobs []*job) {
 		return
 	}
 	err := s.batch(jobs)
+	if err != nil {
+		s.failures.Add(1)
+	}
 	for _, j := range jobs {
 		if err != nil {
 			j.err = err

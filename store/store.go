@@ -49,9 +49,11 @@ var (
 
 // Store is an open database. Its methods are safe for concurrent use.
 type Store struct {
-	now     func() time.Time
-	path    string
-	commits atomic.Int64
+	now      func() time.Time
+	path     string
+	commits  atomic.Int64
+	failures atomic.Int64                     // of the engine
+	see      func(index int64, e audit.Event) // nil, or who is told of each event
 
 	readOnly bool // OpenReader made it: there is no writer
 
@@ -249,5 +251,9 @@ func (s *Store) reading(f func(*statements) error) error {
 	if s.engine == nil {
 		return s.gone
 	}
-	return f(s.engine.read)
+	err := f(s.engine.read)
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		s.failures.Add(1)
+	}
+	return err
 }

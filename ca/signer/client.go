@@ -169,15 +169,39 @@ func (c *Client) greet(ctx context.Context, l *line, hello Hello) error {
 func (c *Client) recognise(hello Hello) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch known := c.hello; {
-	case known.Room == "":
-	case known.Room != hello.Room:
-		return fmt.Errorf("the key room at %s is %s, no longer %s", c.path, hello.Room, known.Room)
-	case known.State.Sequence > hello.State.Sequence:
-		return fmt.Errorf("%w (its journal has %d records and had %d before)", ErrRoomBehind, hello.State.Sequence, known.State.Sequence)
+	if err := hello.continues(c.hello); err != nil {
+		return fmt.Errorf("the key room at %s: %w", c.path, err)
 	}
 	c.hello = hello
 	return nil
+}
+
+// continues checks that a hello is of the room that said known before, if there is one, and not older.
+func (h Hello) continues(known Hello) error {
+	switch {
+	case known.Room == "":
+	case known.Room != h.Room:
+		return fmt.Errorf("it is %s, no longer %s", h.Room, known.Room)
+	case known.State.Sequence > h.State.Sequence:
+		return fmt.Errorf("%w (its journal has %d records and had %d before)", ErrRoomBehind, h.State.Sequence, known.State.Sequence)
+	}
+	return nil
+}
+
+// Check asks the room how far it is, over a connection of its own, and compares its place in the log with
+// ours: it tells whether a call now would be heard, without waiting behind those under way, and moves
+// nothing. It fails as Dial does, and with ErrRoomBehind.
+func (c *Client) Check(ctx context.Context) (State, error) {
+	known := c.Hello() // before the room speaks: calls move it meanwhile
+	l, hello, err := dial(ctx, c.path)
+	if err != nil {
+		return State{}, err
+	}
+	defer l.close()
+	if err := hello.continues(known); err != nil {
+		return State{}, fmt.Errorf("the key room at %s: %w", c.path, err)
+	}
+	return hello.State, c.follow(ctx, l, hello.State)
 }
 
 // follow takes up our tree at the room's position and compares the roots.

@@ -122,6 +122,10 @@ func (l *Local) Fetch(ctx context.Context) (Tip, *Objects, error) {
 	if err := ctx.Err(); err != nil {
 		return Tip{}, nil, err
 	}
+	// Without its repository, as when a disk is not mounted, the branch is not empty but unknown.
+	if _, err := os.Stat(filepath.Join(l.path, "HEAD")); err != nil {
+		return Tip{}, nil, fmt.Errorf("the repository is gone: %w", err)
+	}
 	id, err := l.readRef()
 	if err != nil {
 		return Tip{}, nil, err

@@ -10,8 +10,8 @@ import (
 // alarmEvery is how often the deadlines are looked at.
 const alarmEvery = time.Minute
 
-// alarms tells of deadlines in the journal: once when one comes nearer, not each time it is looked at.
-type alarms struct {
+// warnings tells of deadlines in the journal: once when one comes nearer, not each time it is looked at.
+type warnings struct {
 	log  *zap.Logger
 	told map[string]Severity // by code and subject
 	last string              // error
@@ -19,9 +19,9 @@ type alarms struct {
 
 // keepWarning looks at the deadlines until ctx ends.
 func (d Daemon) keepWarning(ctx context.Context, p *parts) error {
-	a := &alarms{log: d.Log, told: make(map[string]Severity)}
+	a := &warnings{log: d.Log, told: make(map[string]Severity)}
 	look := func() {
-		all, err := Deadlines(ctx, d.Config, p.store)
+		all, err := Deadlines(ctx, *p.inForce.Load(), p.store)
 		if ctx.Err() == nil {
 			a.tell(time.Now(), all)
 			a.unread(err)
@@ -31,7 +31,7 @@ func (d Daemon) keepWarning(ctx context.Context, p *parts) error {
 	return every(ctx, alarmEvery, look)
 }
 
-func (a *alarms) tell(now time.Time, all []Deadline) {
+func (a *warnings) tell(now time.Time, all []Deadline) {
 	for _, d := range all {
 		key, is := d.Code+" "+d.Subject, d.Severity(now)
 		if was := a.told[key]; was == is {
@@ -57,7 +57,7 @@ func (a *alarms) tell(now time.Time, all []Deadline) {
 }
 
 // unread tells of what keeps a deadline from being known, once for each reason.
-func (a *alarms) unread(err error) {
+func (a *warnings) unread(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()

@@ -14,7 +14,7 @@ import (
 // when it has gone.
 func TestAlarmsAreToldOnce(t *testing.T) {
 	core, logged := observer.New(zap.DebugLevel)
-	a := &alarms{log: zap.New(core), told: make(map[string]Severity)}
+	a := &warnings{log: zap.New(core), told: make(map[string]Severity)}
 	now := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
 	end := now.AddDate(0, 0, 40)
 	all := []Deadline{
