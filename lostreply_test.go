@@ -12,7 +12,8 @@ import (
 )
 
 // lossy stands between a client and a service, and loses the first answers: it passes a call on, and ends
-// the connection at the first octet of what the service answers. The call has been carried out then.
+// the connection when the service answers, in turn at the first octet and in the middle of a long answer. The
+// call has been carried out then.
 type lossy struct {
 	listener net.Listener
 	service  string
@@ -47,6 +48,10 @@ func (p *lossy) close() {
 	p.work.Wait()
 }
 
+// middle of the answer to ca.issue, of some ten thousand octets. The service encrypts a start of this length in
+// more than one record, so that a client gets to read part of the text.
+const middle = 4000
+
 func (p *lossy) carry(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", p.service)
@@ -61,13 +66,20 @@ func (p *lossy) carry(client net.Conn) {
 		server.Close()
 	})
 	buffer := make([]byte, 16<<10)
+	answering, losing, left := false, false, 0
 	for {
 		n, err := server.Read(buffer)
-		if n > 0 && called.secret.Load() && p.lose.Add(-1) >= 0 {
-			p.lost.Add(1)
-			break
+		if n > 0 && called.secret.Load() && !answering {
+			answering, losing = true, p.lose.Add(-1) >= 0
+			if losing && p.lost.Add(1)%2 == 0 {
+				left = middle
+			}
 		}
-		if _, werr := client.Write(buffer[:n]); err != nil || werr != nil {
+		if losing {
+			n = min(n, left)
+			left -= n
+		}
+		if _, werr := client.Write(buffer[:n]); err != nil || werr != nil || losing && left == 0 {
 			break
 		}
 	}

@@ -191,16 +191,16 @@ const (
 )
 
 // judge says what to report of a call that was not answered with OK. asked tells whether an earlier try may
-// have reached the service: then a refused connection settles nothing.
+// have reached the service: then a closed door settles nothing, because that try may have been carried out.
 func (s *service) judge(answer client.Answer, err error, asked bool) (verdict error, unsettled bool) {
 	var fault *client.Fault
 	var server *tls.CertificateVerificationError
 	var network *net.OpError
 	switch {
 	case err == nil:
-		return judgeAnswer(answer)
+		return judgeAnswer(answer, asked)
 	case errors.As(err, &fault):
-		return judgeFault(fault)
+		return judgeFault(fault, asked)
 	case asked:
 	case errors.As(err, &server):
 		return fmt.Errorf("%w: the service at %s is not the one that %s vouches for, and nothing was asked: %w", site.ErrConfig, s.url, s.trust, server), false
@@ -218,7 +218,7 @@ func neverSent(err error) bool {
 	return errors.As(err, &network) && network.Op == "dial"
 }
 
-func judgeAnswer(answer client.Answer) (verdict error, unsettled bool) {
+func judgeAnswer(answer client.Answer, asked bool) (verdict error, unsettled bool) {
 	var detail struct {
 		Code string `json:"code"`
 	}
@@ -231,15 +231,19 @@ func judgeAnswer(answer client.Answer) (verdict error, unsettled bool) {
 		return fmt.Errorf("%w: %w", errUnsettled, said), true
 	case "store.behind", "store.fork", "keyroom.behind":
 		return fmt.Errorf("%w: %w", errIntegrity, said), false
+	case "policy.denied":
+		if asked { // grants are looked at before request ids
+			return fmt.Errorf("%w: %w", errUnsettled, said), true
+		}
 	}
 	return fmt.Errorf("refused: %w", said), false
 }
 
-func judgeFault(fault *client.Fault) (verdict error, unsettled bool) {
-	switch fault.Code {
-	case faultInternal, faultTooMany:
+func judgeFault(fault *client.Fault, asked bool) (verdict error, unsettled bool) {
+	switch {
+	case fault.Code == faultInternal, fault.Code == faultTooMany, fault.Code == faultCaller && asked:
 		return fmt.Errorf("%w: %w", errUnsettled, fault), true
-	case faultCaller:
+	case fault.Code == faultCaller:
 		return fmt.Errorf("refused: %w", fault), false
 	}
 	return fmt.Errorf("%w: %w", errUsage, fault), false

@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 import time
+import xml.parsers.expat
 import xmlrpc.client
 
 # With these codes ok is false and nothing was refused: the same call can be made again.
@@ -36,8 +37,8 @@ def ask(rpc, method, params):
             if fault.faultCode not in TROUBLE_FAULTS:
                 raise
             why = fault.faultString
-        except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
-            why = error
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, xml.parsers.expat.ExpatError) as error:
+            why = error  # an answer that ends in the middle is an ExpatError
         if wait:
             time.sleep(wait)
     raise Unknown(why)

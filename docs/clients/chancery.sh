@@ -27,13 +27,13 @@ field() { printf '%s' "$reply" | jq -r "$1"; }
 for wait in 1 2 4 0; do
 	if reply=$(curl -sS --fail --max-time 90 --cacert "$folder/root.pem" --cert "$folder/caller.pem" --key "$folder/caller.key" \
 		-H 'Content-Type: application/json' --data-binary "$body" "$url"); then
-		code=$(field '.error.code // .result.detail.code')
+		code=$(field '.error.code // .result.detail.code') || code=outcome.unknown
 	else
 		code=outcome.unknown
 	fi
 	case $code in
-	# An internal error, too many calls at once, or nothing was refused: the same call can be made again.
-	-32603 | 4290 | outcome.unknown | keyroom.unreachable | keyroom.behind | store.behind | store.fork) sleep $wait ;;
+	# An internal error, too many calls at once, no answer, or nothing was refused: the same call can be made again.
+	-32603 | 4290 | null | outcome.unknown | keyroom.unreachable | keyroom.behind | store.behind | store.fork) sleep $wait ;;
 	-* | [0-9]*) echo "fault $code $(field .error.message)" >&2; exit 2 ;;
 	*) break ;;
 	esac
