@@ -168,7 +168,7 @@ func (s *service) ask(ctx context.Context, method string, params map[string]any,
 				continue
 			}
 		}
-		if unsettled && asked {
+		if unsettled && asked || errors.Is(verdict, errIntegrity) {
 			verdict = fmt.Errorf("%w; ask again: %s", verdict, again)
 		}
 		return answer, verdict
