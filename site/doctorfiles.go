@@ -31,9 +31,11 @@ func owner(paths ...string) (account, bool) {
 		if err != nil {
 			continue
 		}
-		a := account{uid: info.Sys().(*syscall.Stat_t).Uid, groups: []uint32{info.Sys().(*syscall.Stat_t).Gid}}
+		stat := info.Sys().(*syscall.Stat_t)
+		a := account{uid: stat.Uid, groups: []uint32{stat.Gid}} // of a user without a name that is all one knows
 		if u, err := user.LookupId(strconv.FormatUint(uint64(a.uid), 10)); err == nil {
 			ids, _ := u.GroupIds() // those that the file has, at least
+			a.groups = nil
 			for _, id := range ids {
 				if n, err := strconv.ParseUint(id, 10, 32); err == nil {
 					a.groups = append(a.groups, uint32(n))
