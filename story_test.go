@@ -29,7 +29,7 @@ import (
 //	crash room|daemon            kill it, whichever way it was started
 //	crashed room|daemon          wait until it has died by SIGKILL
 //	said room|daemon TEXT        check that a process that was started alone has said something
-//	reload TEXT                  have a daemon that was started alone read its configuration anew, until it says something
+//	reload [TEXT]                have a daemon that was started alone read its configuration anew; wait until it says something
 //	losing N                     LOSSY is an address of the service at which the first N answers are lost
 //	exits CODE PROGRAM ARGS...   run a program that must end with this exit code
 func TestStories(t *testing.T) {
@@ -290,11 +290,11 @@ func saidCommand(_ *testscript.TestScript, s *stage, args []string) error {
 
 func reloadCommand(_ *testscript.TestScript, s *stage, args []string) error {
 	p := s.running["daemon"]
-	if p == nil || len(args) != 1 {
+	if p == nil || len(args) > 1 {
 		return errArguments
 	}
 	before := len(p.out.String())
-	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil || len(args) == 0 {
 		return err
 	}
 	return p.await(func() bool { return strings.Contains(p.out.String()[before:], args[0]) })
