@@ -68,7 +68,15 @@ type Loop struct {
 	lists  map[cert.Issuer]*list.List
 	proved gitrepo.Files
 
-	next atomic.Pointer[gitrepo.Publisher] // takes over with the next publication; nil: the one there stays
+	moved  bool // to a place where nothing of ours has been published yet
+
+	next atomic.Pointer[successor] // takes over with the next publication; nil: the one there stays
+}
+
+// successor is another publisher, maybe to another place.
+type successor struct {
+	publisher *gitrepo.Publisher
+	moved     bool
 }
 
 // authority is a CA whose list stands in the folder.
@@ -134,15 +142,21 @@ func (l *Loop) Run(ctx context.Context) error {
 }
 
 // Use makes another publisher the one, after a publication that is under way. All lists are brought to its
-// remote, or repaired there, within seconds.
-func (l *Loop) Use(p *gitrepo.Publisher) { l.next.Store(p) }
+// remote, or repaired there, within seconds. If it has moved to another place, what is missing there is no
+// alarm.
+func (l *Loop) Use(p *gitrepo.Publisher, moved bool) {
+	if last := l.next.Load(); last != nil {
+		moved = moved || last.moved
+	}
+	l.next.Store(&successor{p, moved})
+}
 
 func (l *Loop) takeOver() bool {
 	next := l.next.Swap(nil)
 	if next == nil {
 		return false
 	}
-	l.publisher, l.proved = next, nil
+	l.publisher, l.proved, l.moved = next.publisher, nil, l.moved || next.moved
 	return true
 }
 

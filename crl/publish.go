@@ -43,7 +43,7 @@ func (l *Loop) push(ctx context.Context, debts []store.Debt, root rootList) (str
 	if err != nil {
 		return "", fmt.Errorf("publishing: %w", err)
 	}
-	l.proved = o.files
+	l.proved, l.moved = o.files, false
 	if !changed && len(debts) == 0 && allPublished(lists) {
 		return commit, nil
 	}

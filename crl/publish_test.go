@@ -386,11 +386,11 @@ func TestUse(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.loop.Run(ctx) }()
-	for n := range 20 {
+	for n := range 16 {
 		other := *w.publisher
 		other.Folder = fmt.Sprint("site", n)
 		w.must(w.loop.Witness(ctx, &other))
-		w.loop.Use(&other)
+		w.loop.Use(&other, true)
 		if n%5 > 0 {
 			continue // the next one is faster
 		}
@@ -403,6 +403,18 @@ func TestUse(t *testing.T) {
 			if time.Now().After(end) {
 				t.Fatalf("nothing is published in %s: %v", other.Folder, err)
 			}
+		}
+	}
+	if rang := w.alarms(codeTampered); len(rang) > 0 {
+		t.Errorf("false alarms: %v", rang)
+	}
+	same := *w.publisher
+	same.Folder = "site15"
+	w.mustGit("update-ref", "refs/heads/main", w.mustGit("commit-tree", "-m", "gone", "-p", "main", w.mustGit("mktree")))
+	w.loop.Use(&same, false)
+	for end := time.Now().Add(20 * time.Second); len(w.alarms(codeTampered)) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no alarm for lists that are gone")
 		}
 	}
 	cancel()

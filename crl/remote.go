@@ -58,7 +58,7 @@ func (l *Loop) raiseAlarm(files gitrepo.Files, books []store.List) {
 	}
 	for _, path := range slices.Sorted(maps.Keys(holding)) {
 		content, there := files[path]
-		if !there && len(published) == 0 || there && bytes.Equal(content, l.proved[path]) {
+		if !there && (len(published) == 0 || l.moved) || there && bytes.Equal(content, l.proved[path]) {
 			continue
 		}
 		if err := genuine(content, holding[path], published); err != nil {

@@ -38,6 +38,11 @@ func (g *GitConfig) Where() string {
 	return g.Repository
 }
 
+// elsewhere tells whether other lists are at another place than these.
+func (g *GitConfig) elsewhere(other *GitConfig) bool {
+	return g.Where() != other.Where() || g.Branch != other.Branch || g.Folder != other.Folder
+}
+
 // local is the path of the repository if it is on this machine.
 func (g *GitConfig) local() (path string, ok bool) {
 	if path, ok := strings.CutPrefix(g.URL, "file://"); ok {

@@ -67,7 +67,7 @@ func (d Daemon) reload(ctx context.Context, p *parts, server *rpc.Server, inForc
 	n.rules()
 	p.serve(n.own)
 	p.inForce.Store(&next)
-	p.lists.Use(n.publisher)
+	p.lists.Use(n.publisher, inForce.Git.elsewhere(&next.Git))
 	if n.directory != nil {
 		p.entries.replace(n.directory, !reflect.DeepEqual(inForce.Directory, next.Directory))
 	}
@@ -115,7 +115,7 @@ func (d Daemon) prepare(ctx context.Context, p *parts, server *rpc.Server, inFor
 	if n.publisher, err = next.publisher(p.signer.Hello().Origin); err != nil {
 		return n, err
 	}
-	if inForce.Git.Where() != next.Git.Where() || inForce.Git.Branch != next.Git.Branch || inForce.Git.Folder != next.Git.Folder {
+	if inForce.Git.elsewhere(&next.Git) {
 		if err := d.witness(ctx, p, n.publisher); err != nil {
 			return n, err
 		}
