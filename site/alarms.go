@@ -93,7 +93,7 @@ func alarmKinds() []alarmKind {
 	return []alarmKind{
 		{codeStoreBroken, partStore, c, true, 0, "the store lost its database", "look at the disk of the state folder, then restart the daemon: it finds out what was committed"},
 		{codeStoreBusy, partStore, c, true, 0, "a change waits for the database for longer than three seconds", "look for another program that has store.db open, and at the load of the disk"},
-		{codeStoreErrors, partStore, c, true, 0, "the database engine failed within the last minute", inTheLog + " store or internal error; a full or failing disk is the usual cause"},
+		{codeStoreErrors, partStore, c, true, 0, "the database engine failed within the last minute", "read the error in the daemon's log; a full or failing disk is the usual cause"},
 		{codeStoreSpace, partStore, w, false, 0, "the disk of the state folder is nearly full", "make room: without it nothing is issued or revoked"},
 		{codeStoreUnread, partStore, w, false, 0, "what is owed, or what ends when, cannot be read", "run chancery fsck on the installation's folder"},
 		{codeRoomAway, partKeyRoom, c, true, 0, "the key room does not answer", "start chancery-keyroom, and read in its log why it ended"},
@@ -108,14 +108,14 @@ func alarmKinds() []alarmKind {
 		{"issue.open", partIssuing, w, false, time.Minute, "a certificate whose answer was lost cannot be settled with the key room", inTheLog},
 		{"issue.secrets", partIssuing, w, false, time.Minute, "sealed keys whose time is over are not deleted", inTheLog},
 
-		{codeListsLate, partGit, w, false, 0, "lists are owed to git for longer than ten minutes; revocations do not take effect", inTheLog + ", crl.publish or crl.sign"},
+		{codeListsLate, partGit, w, false, 0, "lists are owed to git for longer than ten minutes; revocations do not take effect", "read the error in the daemon's log, under crl.publish or crl.sign"},
 		{"crl.publish", partGit, w, false, holdLoop, "the lists could not be brought to git", inTheLog},
 		{"crl.sign", partGit, w, false, holdLoop, "a list could not be signed", inTheLog},
 		{"crl.books", partGit, c, false, holdLoop, "the books cannot be asked which lists are owed", inTheLog},
 		{"crl.witness", partGit, w, false, holdLoop, "git could not be asked at the start whether the log is whole", "make git reachable: the next publication asks again"},
 		{"crl.tampered", partGit, c, false, holdDone, "somebody replaced a list in git; it was put back", "find out who can write to the repository, and close that"},
 
-		{codeDirectoryLate, partDirectory, w, false, 0, "entries are owed to the directory for longer than ten minutes", inTheLog + "s of the directory"},
+		{codeDirectoryLate, partDirectory, w, false, 0, "entries are owed to the directory for longer than ten minutes", "read the errors in the daemon's log, under the codes of the directory"},
 		{codeDirectoryDown, partDirectory, w, false, holdLoop, "the directory cannot be reached", "check the server, its certificate and the account that the daemon binds with"},
 		{"directory.no_entry", partDirectory, w, false, holdLoop, "a name has no entry in the directory any more", "chancery fsck names it; put the entry back"},
 		{"directory.many_entries", partDirectory, w, false, holdLoop, "a name has more than one entry in the directory", "chancery fsck names it; leave one"},
