@@ -3,19 +3,22 @@ export CGO_ENABLED ?= 0
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo dev)
 FLAGS := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PROGRAMS := chancery chanceryd chancery-keyroom crlcheck
+BIN := bin
+DIST := dist
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: build test man demo bench deps lint lint-deep clean
+.PHONY: build test man demo bench deps deb lint lint-deep clean
 
 build:
-	@mkdir -p bin
-	go build $(FLAGS) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	@mkdir -p $(BIN)
+	go build $(FLAGS) -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
 
 # Tests read results back with tools that did not write them. A missing one is installed, or is an error.
 # RUNLEVEL=1 keeps the packages from starting servers of their own.
 deps:
 	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server ldapsearch:ldap-utils /usr/sbin/slapd:slapd \
-		flock:util-linux unshare:util-linux mount:mount setpriv:util-linux systemd-analyze:systemd script:bsdutils groff:groff-base /usr/share/bash-completion/bash_completion:bash-completion zsh:zsh fish:fish /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless jq:jq node:nodejs age:age promtool:prometheus; do \
+		flock:util-linux unshare:util-linux mount:mount setpriv:util-linux systemd-analyze:systemd /lib/systemd/systemd:systemd \
+		/usr/sbin/nft:nftables lintian:lintian file:file /sbin/ip:iproute2 script:bsdutils groff:groff-base /usr/share/bash-completion/bash_completion:bash-completion zsh:zsh fish:fish /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless jq:jq node:nodejs age:age promtool:prometheus; do \
 		command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	ruby -rxmlrpc/client -e 0 2>/dev/null || missing="$$missing ruby ruby-xmlrpc"; \
 	perl -MRPC::XML::Client -MLWP::Protocol::https -e 0 2>/dev/null || missing="$$missing perl librpc-xml-perl liblwp-protocol-https-perl"; \
@@ -48,5 +51,9 @@ demo: build
 bench:
 	go test -run '^$$' -bench Report -benchtime 1x -timeout 15m ./bench
 
+# Two Debian packages in dist/: chancery, and chancery-crlcheck for hosts. nfpm is built once, in some 15 s.
+deb: build
+	deploy/debian/build $(BIN) $(DIST)
+
 clean:
-	rm -rf bin demo
+	rm -rf bin demo dist

@@ -78,6 +78,7 @@ func (d Daemon) run(ctx context.Context, p *parts) error {
 		func(ctx context.Context) error { return d.keepRecovering(ctx, p) },
 		func(ctx context.Context) error { return d.keepWarning(ctx, p) },
 		func(ctx context.Context) error { return d.keepReloading(ctx, p, server) },
+		func(ctx context.Context) error { return d.signOfLife(ctx, p) },
 	}
 	if p.directory != nil {
 		tasks = append(tasks, p.directory.Run, func(ctx context.Context) error { return d.keepSweeping(ctx, p) },

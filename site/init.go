@@ -132,7 +132,9 @@ func (i Init) fill(ctx context.Context, dir string, host ownNames) error {
 			return fmt.Errorf("making the folder: %w", err)
 		}
 	}
-	if err := writeNew(filepath.Join(dir, ConfigName), 0o600, i.configText()); err != nil {
+	if err := writeNew(filepath.Join(dir, ConfigName), 0o600, i.configText(places{
+		"keyroom/socket", "state", "secrets", "trust", directoryFile, repositoryFolder,
+	})); err != nil {
 		return err
 	}
 	config, err := LoadConfig(filepath.Join(dir, ConfigName))
@@ -219,7 +221,13 @@ func runKeyRoom(ctx context.Context, bin string, passphrase *os.File, out io.Wri
 	return err
 }
 
-const directoryFile = "directory.ldif"
+const (
+	directoryFile    = "directory.ldif"
+	repositoryFolder = "config.git"
+)
+
+// places are the paths in chancery.yaml.
+type places struct{ keyroom, state, secrets, trust, directory, repository string }
 
 func (i Init) base() string {
 	if i.Domain == "" {
@@ -228,17 +236,17 @@ func (i Init) base() string {
 	return "dc=" + strings.ReplaceAll(i.Domain, ".", ",dc=")
 }
 
-func (i Init) configText() []byte {
+func (i Init) configText(at places) []byte {
 	domains := ""
 	if i.Domain != "" {
 		domains = "\n        domains: [" + strconv.Quote(i.Domain) + "]"
 	}
 	return fmt.Appendf(nil, `# One Chancery installation. Paths are relative to this file.
 listen: %q
-keyroom: keyroom/socket
-state: state
-secrets: secrets
-trust: trust
+keyroom: %s
+state: %s
+secrets: %s
+trust: %s
 
 # Where the certificates of users and servers are published.
 directory:
@@ -248,7 +256,7 @@ directory:
 
 # The repository that configuration management pulls; only this folder of it is written.
 git:
-  repository: config.git
+  repository: %s
   branch: %s
   folder: %s
 
@@ -263,7 +271,7 @@ callers:
       - methods: [ca.issue]
         purposes: [caller]
         names: [%s]
-`, i.Listen, directoryFile, i.base(), gitBranch, gitFolder, firstCaller, domains, firstCaller)
+`, i.Listen, at.keyroom, at.state, at.secrets, at.trust, at.directory, i.base(), at.repository, gitBranch, gitFolder, firstCaller, domains, firstCaller)
 }
 
 // firstIssues opens the log and has the service's own certificate and the first caller's issued as

@@ -36,6 +36,7 @@ type Room struct {
 	log    *slog.Logger
 	// patience is the constant of this name, except in tests.
 	patience time.Duration
+	reading  func(leaves int64) // nil: nobody is told
 
 	logKey   note.Signer
 	logVKey  string
@@ -85,6 +86,9 @@ type Options struct {
 	Now    func() time.Time
 	Rand   io.Reader
 	Log    *slog.Logger
+	// Reading is told how many leaves have been read so far, after each record of the journal that Open
+	// reads. Optional.
+	Reading func(leaves int64)
 }
 
 // Open decrypts the keys and reads the journal. Whatever is missing is an error; nothing is made anew.
@@ -110,7 +114,7 @@ func Open(o Options) (*Room, error) {
 
 func newRoom(o Options) *Room {
 	return &Room{
-		config: o.Config, build: o.Build, now: o.Now, rand: o.Rand, log: o.Log, patience: patience,
+		config: o.Config, build: o.Build, now: o.Now, rand: o.Rand, log: o.Log, patience: patience, reading: o.Reading,
 		issuers: make(map[cert.Issuer]*issuer),
 	}
 }
@@ -281,6 +285,9 @@ func (r *Room) replay(rec record) error {
 		}
 	}
 	r.take(rec)
+	if r.reading != nil {
+		r.reading(r.tree.Size())
+	}
 	return nil
 }
 

@@ -31,6 +31,7 @@ import (
 	"github.com/chancery-ca/chancery/ca/keyroom"
 	"github.com/chancery-ca/chancery/ca/signer"
 	"github.com/chancery-ca/chancery/nodump"
+	"github.com/chancery-ca/chancery/sdnotify"
 )
 
 // version is set by the linker.
@@ -124,8 +125,9 @@ func options(name string, args []string) (keyroom.Options, error) {
 		return keyroom.Options{}, err
 	}
 	config, err := keyroom.LoadConfig(*path)
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	return keyroom.Options{Config: config, Build: version, Now: time.Now, Rand: rand.Reader, Log: log}, err
+	return keyroom.Options{
+		Config: config, Build: version, Now: time.Now, Rand: rand.Reader, Log: newLogger(os.Stderr), Reading: reading(time.Now),
+	}, err
 }
 
 func open(name string, args []string) (*keyroom.Room, *slog.Logger, error) {
@@ -135,6 +137,27 @@ func open(name string, args []string) (*keyroom.Room, *slog.Logger, error) {
 	}
 	room, err := keyroom.Open(o)
 	return room, o.Log, err
+}
+
+// newLogger writes JSON, one line per event, with the daemon's names for time and level.
+func newLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.LevelKey {
+			a.Value = slog.StringValue(strings.ToLower(a.Value.String()))
+		}
+		return a
+	}}))
+}
+
+// reading keeps the start from being given up while a long journal is read, as long as it is.
+func reading(now func() time.Time) func(leaves int64) {
+	told := now()
+	return func(leaves int64) {
+		if now().Sub(told) >= 5*time.Second {
+			told = now()
+			_ = sdnotify.Starting(time.Minute, fmt.Sprintf("reading the journal: %d leaves", leaves)) // Ready fails too, and says so
+		}
+	}
 }
 
 func serve(args []string) error {
@@ -153,7 +176,28 @@ func serve(args []string) error {
 	hello := room.Hello()
 	log.Info("serving", "room", hello.Room, "leaves", hello.State.Size, "sequence", hello.State.Sequence,
 		"wire", signer.Version, "socket", listener.Addr().String())
-	return errors.Join(room.Serve(ctx, listener), room.Close())
+	manage(ctx, room, log)
+	err = room.Serve(ctx, listener)
+	tell(log, sdnotify.Stopping())
+	return errors.Join(err, room.Close())
+}
+
+// manage tells systemd that the room serves, and that it lives: a batch that does not come to its end
+// keeps Hello waiting, and with it the sign of life.
+func manage(ctx context.Context, room *keyroom.Room, log *slog.Logger) {
+	tell(log, sdnotify.Ready(fmt.Sprintf("serving from leaf %d on", room.Hello().State.Size)))
+	healthy := func(context.Context) error {
+		room.Hello()
+		return nil
+	}
+	go func() { tell(log, sdnotify.Watch(ctx, healthy, func(err error) { tell(log, err) })) }()
+}
+
+// tell logs that systemd could not be told something. The room serves all the same.
+func tell(log *slog.Logger, err error) {
+	if err != nil {
+		log.Error("systemd is not told", "code", "systemd.notify", "error", err.Error())
+	}
 }
 
 func confirmClock(args []string) error {

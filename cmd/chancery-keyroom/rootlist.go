@@ -34,7 +34,7 @@ func signRootList(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return tell(out, "signed", signed)
+	return report(out, "signed", signed)
 }
 
 func installRootList(args []string, out io.Writer) error {
@@ -55,10 +55,10 @@ func installRootList(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return tell(out, "installed", installed)
+	return report(out, "installed", installed)
 }
 
-func tell(out io.Writer, what string, l *list.List) error {
+func report(out io.Writer, what string, l *list.List) error {
 	_, err := fmt.Fprintf(out, "%s list %s of the root, valid until %s\n", what, l.Number, l.NextUpdate.Format(time.RFC3339))
 	return err
 }

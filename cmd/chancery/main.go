@@ -109,32 +109,54 @@ func binaries() (string, error) {
 func initCommand() *cobra.Command {
 	var listen, org, domain string
 	var fd int
+	var system bool
+	var offline string
 	cmd := &cobra.Command{
-		Use:   "init DIR",
-		Short: "Make a complete installation in a new folder",
+		Use:   "init DIR | --system",
+		Short: "Make a complete installation, in a new folder or on this machine",
 		Long: `Make a complete installation in a new folder: a root, issuing CAs for users, servers and callers, the
 key room and the daemon's configuration, a bare git repository for the lists, a directory file, the
 first caller's key and certificate, and the log that names them all.
 
-The keys of the root and of recovery are left in DIR/offline, encrypted; move them off this machine.`,
-		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
+The keys of the root and of recovery are left in DIR/offline, encrypted; move them off this machine.
+
+With --system, as root, it is the installation of this machine, which systemd runs as two users, chancery
+and chancery-keyroom: the configuration in /etc/chancery, what the daemon keeps in /var/lib/chancery, the CA
+keys in /var/lib/chancery-keyroom, and the offline keys in the folder of --offline.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if system {
+				return exactly(0, "--system takes no DIR")(cmd, args)
+			}
+			return exactly(1, "DIR")(cmd, args)
+		},
+		ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bin, err := binaries()
 			if err != nil {
 				return err
 			}
 			i := site.Init{
-				Dir: args[0], Listen: listen, Org: org, Domain: domain, Bin: bin,
+				Listen: listen, Org: org, Domain: domain, Bin: bin,
 				Out: cmd.OutOrStdout(), Log: zap.NewNop(),
 			}
 			if fd >= 0 {
 				i.Passphrase = os.NewFile(uintptr(fd), "passphrase")
 			}
-			if err := i.Run(cmd.Context()); err != nil {
+			if system {
+				err = initSystem(cmd.Context(), i, offline)
+			} else {
+				i.Dir = args[0]
+				err = i.Run(cmd.Context())
+			}
+			if err != nil {
 				return err
 			}
 			if domain == "" {
 				fmt.Fprintln(cmd.OutOrStdout(), "note: without --domain this CA can sign any name")
+			}
+			if system {
+				fmt.Fprintf(cmd.OutOrStdout(), "made the installation of this machine; move %s off it, then run: systemctl enable --now chanceryd\n", offline)
+				return nil
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "made %s; move %s off this machine, then run: chancery up %s\n",
 				args[0], filepath.Join(args[0], "offline"), args[0])
@@ -144,6 +166,8 @@ The keys of the root and of recovery are left in DIR/offline, encrypted; move th
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8443", "address `HOST:PORT` that the RPC listens at; the service's certificate is for this host")
 	cmd.Flags().StringVar(&org, "org", "Example", "`NAME` of the organisation, in the subject of every CA")
 	cmd.Flags().StringVar(&domain, "domain", "", "constrain host names and mail addresses to the domain `NAME`")
+	cmd.Flags().BoolVar(&system, "system", false, "make the installation of this machine instead of one in DIR")
+	cmd.Flags().StringVar(&offline, "offline", "/root/chancery-offline", "with --system: new folder `DIR` for the offline keys")
 	cmd.Flags().IntVar(&fd, "passphrase-fd", -1, "read the passphrase of the offline keys from this file descriptor `N`; without it one is made and printed")
 	return cmd
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/chancery-ca/chancery/ca/signer"
 	"github.com/chancery-ca/chancery/crl"
 	"github.com/chancery-ca/chancery/nodump"
+	"github.com/chancery-ca/chancery/sdnotify"
 	"github.com/chancery-ca/chancery/site"
 )
 
@@ -80,15 +81,27 @@ func run(args []string, out io.Writer) error {
 	defer func() { _ = log.Sync() }() // stderr cannot always be synced
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, func() { _ = sdnotify.Stopping() }) // systemd has asked for it, or sees the end
+	told := func(err error) {
+		if err != nil {
+			log.Error("systemd is not told", zap.String("code", "systemd.notify"), zap.Error(err))
+		}
+	}
+	answering := func() { told(sdnotify.Ready("answering at https://" + config.Listen)) }
 	return site.Daemon{
-		Config: config, Build: version, Log: log, Reload: reload,
-		Ready: func(url string) { fmt.Fprintln(out, "ready", url) },
+		Config: config, Build: version, Log: log,
+		Reload: reload, Reloading: func() { told(sdnotify.Reloading()) }, Reloaded: answering,
+		Ready: func(url string) {
+			fmt.Fprintln(out, "ready", url)
+			answering()
+		},
 	}.Run(ctx)
 }
 
 // newLogger writes JSON to stderr, one line per event, with no sampling and no stack traces.
 func newLogger() *zap.Logger {
 	encoder := zap.NewProductionEncoderConfig()
+	encoder.TimeKey = "time"
 	encoder.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoder), zapcore.Lock(os.Stderr), zap.InfoLevel))
 }
