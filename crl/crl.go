@@ -68,7 +68,7 @@ type Loop struct {
 	lists  map[cert.Issuer]*list.List
 	proved gitrepo.Files
 
-	moved  bool // to a place where nothing of ours has been published yet
+	moved bool // to a place where nothing of ours has been published yet
 
 	next atomic.Pointer[successor] // takes over with the next publication; nil: the one there stays
 }

@@ -272,3 +272,42 @@ func TestCredentials(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
 }
+
+// FuzzConfig: whatever is in the file, it is refused with a place that is in it, or shown as a configuration
+// that is accepted too.
+func FuzzConfig(f *testing.F) {
+	for _, text := range []string{
+		wholeConfig, "listen: [", "a: &b c\n", "git:\n- x\n", "callers:\n  - {name: x, grants: [{}]}\n", "? a\n: b\n", "\"a.b\": {c: d}\n", "'': 1\n",
+		strings.Replace(wholeConfig, "./trust/", "|\n  trust\n", 1), strings.Replace(wholeConfig, "main", "!!str main", 1),
+		strings.Replace(wholeConfig, "callers:", "callers: # who\n  # may", 1), strings.Replace(wholeConfig, "\n", "\r\n", -1),
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		dir := t.TempDir()
+		_, err := load(t, dir, text)
+		if err == nil {
+			settings, err := site.ShowConfig(filepath.Join(dir, site.ConfigName))
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown, err := settings.YAML(true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := load(t, dir, string(shown)); err != nil {
+				t.Fatalf("%v\n%s", err, shown)
+			}
+			return
+		}
+		var found site.Problems
+		if !errors.As(err, &found) || len(found) == 0 {
+			t.Fatal(err)
+		}
+		for _, p := range found {
+			if p.Line < 0 || p.Line > strings.Count(text, "\n")+strings.Count(text, "\r")+1 || p.Reason == "" {
+				t.Errorf("%+v", p)
+			}
+		}
+	})
+}

@@ -131,7 +131,7 @@ func (s *locator) Visit(n ast.Node) ast.Visitor {
 		}
 	}
 	key := strings.TrimPrefix(strings.TrimPrefix(n.GetPath(), "$"), ".")
-	if key != "" && s.places[key] == nil {
+	if key != "" && t != nil && s.places[key] == nil {
 		s.places[key] = t
 	}
 	return s
