@@ -25,7 +25,7 @@ import (
 	"github.com/chancery-ca/chancery/ca/profile"
 )
 
-const refusals = 12 // certificates that are revoked while a web server watches
+const refusals = 8 // certificates that are revoked while a web server watches
 
 // reportConsumer follows a revocation to the web server that refuses the client: nginx, and the script
 // of deploy/consumer, run as soon as the list is in git. A timer would add its interval.

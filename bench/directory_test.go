@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	rounds   = 6
+	rounds   = 4
 	perRound = 250 // entries for each way to write to them
 	writers  = 8   // requests under way, as many as the loop visits at once
 	people   = "ou=people,dc=example,dc=org"

@@ -22,7 +22,7 @@ import (
 	"github.com/chancery-ca/chancery/crl/gitrepo"
 )
 
-const publications = 15 // for each repository and each way
+const publications = 10 // for each repository and each way
 
 // reportGit compares publications over https with git's own commands, in a small and in a large
 // repository.
