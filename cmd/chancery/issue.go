@@ -21,7 +21,9 @@ import (
 // issueOptions is a command line of chancery issue.
 type issueOptions struct {
 	service
+	method                     string
 	cn, purpose, requestID     string
+	serial                     string // of the certificate to renew
 	email, dns, ip             []string
 	csr, keyType               string
 	days                       int
@@ -30,7 +32,7 @@ type issueOptions struct {
 }
 
 func issueCommand() *cobra.Command {
-	var o issueOptions
+	o := issueOptions{method: "ca.issue"}
 	cmd := &cobra.Command{
 		Use:   "issue (--dir DIR | --url URL) --purpose PURPOSE NAME",
 		Short: "Issue a certificate",
@@ -53,16 +55,48 @@ it stays unknown how it ended, the exit code is 3 and the message is the command
 		},
 	}
 	o.flags(cmd)
-	return cmd
-}
-
-func (o *issueOptions) flags(cmd *cobra.Command) {
-	o.service.flags(cmd)
-	f := cmd.Flags()
 	purposeFlag(cmd, &o.purpose, "what the certificate is for, `PURPOSE`: user, server or caller")
+	f := cmd.Flags()
 	f.StringArrayVar(&o.email, "email", nil, "further name: mail address `ADDRESS`; can be repeated")
 	f.StringArrayVar(&o.dns, "dns", nil, "further name: host name `HOST`; can be repeated")
 	f.StringArrayVar(&o.ip, "ip", nil, "further name: IP address `ADDRESS`; can be repeated")
+	for _, name := range []string{"email", "dns", "ip"} {
+		complete(cmd, name)
+	}
+	return cmd
+}
+
+func renewCommand() *cobra.Command {
+	o := issueOptions{method: "ca.renew"}
+	cmd := &cobra.Command{
+		Use:   "renew (--dir DIR | --url URL) (NAME | --serial HEX)",
+		Short: "Issue a certificate with the names of one that there is",
+		Long: `Ask the running service for a certificate with all the names of the newest one for NAME, or of the one with a
+serial number, and with a new key. The old one stays as it is. Files and request id are as in chancery issue.`,
+		Example: `  chancery renew --dir ca www.example.org --purpose server --csr www.csr
+  chancery renew --dir ca --serial 288a308008211dda38cfaa4873028613 --out bob.p12`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.cn, err = oneName(cmd, args, o.serial); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	o.flags(cmd)
+	purposeFlag(cmd, &o.purpose, "for `PURPOSE`: user, server or caller; needed where NAME has certificates for several")
+	cmd.Flags().StringVar(&o.serial, "serial", "", "the certificate with the serial number `HEX`")
+	complete(cmd, "serial")
+	cmd.MarkFlagsMutuallyExclusive("serial", "purpose")
+	return cmd
+}
+
+// flags adds what both of them take.
+func (o *issueOptions) flags(cmd *cobra.Command) {
+	o.service.flags(cmd)
+	f := cmd.Flags()
 	f.StringVar(&o.csr, "csr", "", "`FILE` with a PKCS#10 request for a key of your own, PEM or DER; without it the CA makes the key")
 	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the key that the CA makes: P-256 (default), P-384, RSA-2048 or RSA-3072")
 	f.IntVar(&o.days, "days", 0, "validity in days `N`; 0 is the purpose's default")
@@ -71,7 +105,7 @@ func (o *issueOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.passwordFile, "password-file", "", "new `FILE` for the password, mode 0400, instead of standard output")
 	f.StringVar(&o.certOut, "cert-out", "", "new `FILE` for the certificate and its chain, PEM; without it NAME.pem with --csr, or none")
 	f.BoolVar(&o.plan, "plan", false, "say what would happen; nothing is issued or written")
-	for _, name := range []string{"email", "dns", "ip", "request-id", "days"} {
+	for _, name := range []string{"request-id", "days"} {
 		complete(cmd, name)
 	}
 	var kinds []cobra.Completion
@@ -97,7 +131,7 @@ func (o *issueOptions) run(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	again := sameCommand(o.requestID)
-	answer, err := o.ask(ctx, "ca.issue", params, again)
+	answer, err := o.ask(ctx, o.method, params, again)
 	if err != nil {
 		files.discard()
 		return errors.Join(printRefusal(w, answer, o.output), err)
@@ -119,7 +153,7 @@ const maxCSR = 32 << 10 // the service takes bodies of 64 KiB
 
 // params makes the call's one parameter. Whether a name is one, the service decides.
 func (o *issueOptions) params() (map[string]any, error) {
-	if o.purpose == "" {
+	if o.purpose == "" && o.method == "ca.issue" {
 		return nil, fmt.Errorf("%w: --purpose is needed: user, server or caller", errUsage)
 	}
 	if o.requestID == "" {
@@ -128,7 +162,12 @@ func (o *issueOptions) params() (map[string]any, error) {
 			return nil, err
 		}
 	}
-	p := map[string]any{"purpose": o.purpose, "cn": o.cn, "request_id": o.requestID}
+	p := map[string]any{"request_id": o.requestID}
+	for name, value := range map[string]string{"purpose": o.purpose, "cn": o.cn, "serial": o.serial} {
+		if value != "" {
+			p[name] = value
+		}
+	}
 	sans := make(map[string]any)
 	for kind, names := range map[string][]string{"email": o.email, "dns": o.dns, "ip": o.ip} {
 		if len(names) > 0 {

@@ -13,16 +13,18 @@ import (
 	"github.com/chancery-ca/chancery/rpc/client"
 )
 
-// revokeOptions is a command line of chancery revoke.
+// revokeOptions is a command line of chancery revoke, or of one of its kin.
 type revokeOptions struct {
 	service
+	method                                 string
+	done                                   string // the member of the answer that names what was hit
 	cn, purpose, serial, reason, requestID string
 	max                                    int
 	plan                                   bool
 }
 
 func revokeCommand() *cobra.Command {
-	var o revokeOptions
+	o := revokeOptions{method: "ca.revoke", done: "revoked"}
 	cmd := &cobra.Command{
 		Use:   "revoke (--dir DIR | --url URL) (NAME | --serial HEX)",
 		Short: "Revoke a certificate, or all of a name",
@@ -34,34 +36,95 @@ itself; if it stays unknown how the call ended, the exit code is 3 and the messa
 again.`,
 		Example: `  chancery revoke --dir ca bob --purpose user --reason keyCompromise
   chancery revoke --dir ca --serial 288a308008211dda38cfaa4873028613 --plan`,
-		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var err error
-			if o.cn, err = oneName(cmd, args, o.serial); err != nil {
-				return err
-			}
-			return o.run(cmd.Context(), cmd.OutOrStdout())
-		},
 	}
 	o.flags(cmd)
+	o.selecting(cmd)
+	o.reasons(cmd, "unspecified")
+	return cmd
+}
+
+const changesOnce = `
+The call has a request id, as in chancery revoke: made again with it, nothing is done twice.`
+
+func holdCommand() *cobra.Command {
+	o := revokeOptions{method: "ca.hold", done: "held"}
+	cmd := &cobra.Command{
+		Use:   "hold (--dir DIR | --url URL) (NAME | --serial HEX)",
+		Short: "Revoke a certificate for as long as a doubt lasts",
+		Long: `Ask the running service to put all certificates for NAME, or the one with a serial number, on hold: they are
+revoked until chancery release. chancery revoke makes it final.
+` + changesOnce,
+		Example: "  chancery hold --dir ca bob --purpose user",
+	}
+	o.flags(cmd)
+	o.selecting(cmd)
+	return cmd
+}
+
+func releaseCommand() *cobra.Command {
+	o := revokeOptions{method: "ca.release", done: "released"}
+	cmd := &cobra.Command{
+		Use:   "release (--dir DIR | --url URL) (NAME | --serial HEX)",
+		Short: "Take a certificate off hold",
+		Long: `Ask the running service to take all certificates for NAME, or the one with a serial number, off hold: they
+are live again, and the next list leaves them out. No other revocation ends.
+` + changesOnce,
+		Example: "  chancery release --dir ca bob --purpose user",
+	}
+	o.flags(cmd)
+	o.selecting(cmd)
+	return cmd
+}
+
+func retireCommand() *cobra.Command {
+	o := revokeOptions{method: "ca.retire", done: "retired"}
+	cmd := &cobra.Command{
+		Use:   "retire (--dir DIR | --url URL) NAME",
+		Short: "Revoke everything that a person or a machine has",
+		Long: `Ask the running service to revoke all certificates for NAME, of every purpose that the caller may retire, up
+to 1000.
+` + changesOnce,
+		Example: "  chancery retire --dir ca bob",
+	}
+	o.flags(cmd)
+	o.reasons(cmd, "cessationOfOperation")
+	return cmd
+}
+
+// flags adds what all of them take.
+func (o *revokeOptions) flags(cmd *cobra.Command) {
+	cmd.Args, cmd.ValidArgsFunction = cobra.ArbitraryArgs, cobra.NoFileCompletions
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var err error
+		if o.cn, err = oneName(cmd, args, o.serial); err != nil {
+			return err
+		}
+		return o.run(cmd.Context(), cmd.OutOrStdout())
+	}
+	o.service.flags(cmd)
+	cmd.Flags().StringVar(&o.requestID, "request-id", "", "`ID` of the call, 1 to 128 of A-Z a-z 0-9 . _ : -; without it one is made")
+	cmd.Flags().BoolVar(&o.plan, "plan", false, "say what would happen; nothing is changed")
+	complete(cmd, "request-id")
+}
+
+// selecting adds how certificates are chosen besides by their name.
+func (o *revokeOptions) selecting(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.serial, "serial", "", "revoke the certificate with the serial number `HEX`")
-	purposeFlag(cmd, &o.purpose, "only certificates for `PURPOSE`: user, server or caller; without it all that the caller may revoke")
-	f.StringVar(&o.reason, "reason", "", "`REASON` as RFC 5280 names it, for instance keyCompromise; without it unspecified")
+	f.StringVar(&o.serial, "serial", "", "the certificate with the serial number `HEX`")
+	purposeFlag(cmd, &o.purpose, "only certificates for `PURPOSE`: user, server or caller; without it all that the caller has a grant for")
 	f.IntVar(&o.max, "max", 0, "refuse if this hits more than `N` certificates; 0 is 10, at most 1000")
-	f.StringVar(&o.requestID, "request-id", "", "`ID` of the call, 1 to 128 of A-Z a-z 0-9 . _ : -; without it one is made")
-	f.BoolVar(&o.plan, "plan", false, "say what would happen; nothing is revoked")
+	complete(cmd, "serial")
+	complete(cmd, "max")
+	cmd.MarkFlagsMutuallyExclusive("serial", "purpose")
+}
+
+func (o *revokeOptions) reasons(cmd *cobra.Command, otherwise string) {
+	cmd.Flags().StringVar(&o.reason, "reason", "", "`REASON` as RFC 5280 names it, for instance keyCompromise; without it "+otherwise)
 	var reasons []cobra.Completion
 	for _, r := range cert.Reasons() {
 		reasons = append(reasons, r.String())
 	}
 	complete(cmd, "reason", reasons...)
-	for _, name := range []string{"serial", "max", "request-id"} {
-		complete(cmd, name)
-	}
-	cmd.MarkFlagsMutuallyExclusive("serial", "purpose")
-	return cmd
 }
 
 // oneName gives the name in the arguments, which are one, or none if something else selects.
@@ -103,14 +166,14 @@ func (o *revokeOptions) run(ctx context.Context, w io.Writer) error {
 	if err := o.open(); err != nil {
 		return err
 	}
-	answer, err := o.ask(ctx, "ca.revoke", params, sameCommand(o.requestID))
+	answer, err := o.ask(ctx, o.method, params, sameCommand(o.requestID))
 	if err != nil {
 		return errors.Join(printRefusal(w, answer, o.output), err)
 	}
 	if o.output == "json" {
 		return writeJSON(w, answer)
 	}
-	return printRevoked(w, answer)
+	return o.print(w, answer)
 }
 
 // listState is how far a list is.
@@ -129,21 +192,26 @@ func (l listState) String() string {
 	return text
 }
 
-func printRevoked(w io.Writer, answer client.Answer) error {
+func (o *revokeOptions) print(w io.Writer, answer client.Answer) error {
 	var done struct {
-		RequestID string `json:"request_id"`
-		Revoked   []struct {
-			Serial  string `json:"serial"`
-			CN      string `json:"cn"`
-			Purpose string `json:"purpose"`
-		} `json:"revoked"`
-		CRL []listState `json:"crl"`
+		RequestID string      `json:"request_id"`
+		CRL       []listState `json:"crl"`
 	}
-	if err := json.Unmarshal(answer.Detail, &done); err != nil {
+	var members map[string]json.RawMessage
+	var hit []struct {
+		Serial  string `json:"serial"`
+		CN      string `json:"cn"`
+		Purpose string `json:"purpose"`
+	}
+	err := errors.Join(json.Unmarshal(answer.Detail, &done), json.Unmarshal(answer.Detail, &members))
+	if err == nil {
+		err = json.Unmarshal(members[o.done], &hit)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
 	}
 	var rows [][2]string
-	for _, c := range done.Revoked {
+	for _, c := range hit {
 		rows = append(rows, [2]string{"certificate", c.Serial + " " + c.Purpose + " " + c.CN})
 	}
 	for _, l := range done.CRL {
