@@ -38,7 +38,7 @@ type Manifest struct {
 	// Room is what the key room had done after the store was copied: its journal in the backup holds at
 	// least that. Nil if the room did not run.
 	Room *RoomPosition `json:"room,omitempty"`
-	// Elsewhere are folders that the configuration has outside of its own folder.
+	// Elsewhere are folders, and the directory file, that the configuration has outside of its own folder.
 	Elsewhere []Place `json:"elsewhere,omitempty"`
 	// LeftOut are paths that the configuration names and the backup does not hold.
 	LeftOut []string   `json:"left_out"`
@@ -59,7 +59,7 @@ type RoomPosition struct {
 	Position
 }
 
-// Place tells where a folder of the backup was.
+// Place tells where a folder or file of the backup was.
 type Place struct {
 	Name string `json:"name"` // in the backup
 	Path string `json:"path"` // absolute

@@ -174,7 +174,12 @@ func (b Backup) sources() (*sources, error) {
 	s.folder("secrets", c.Secrets, []string{serverCertFile, serverKeyFile, gitKeyFile})
 	s.folder("state", c.State, []string{"store.db"}, "lock", renewedFile)
 	if ldif, ok := c.ldif(); ok {
-		s.file(ldif)
+		if _, inside := s.name(ldif); inside {
+			s.file(ldif)
+		} else {
+			s.elsewhere = append(s.elsewhere, Place{Name: directoryFile, Path: ldif})
+			s.add(source{name: directoryFile, path: ldif, optional: true})
+		}
 	}
 	for _, path := range c.namedFiles() {
 		s.file(path)

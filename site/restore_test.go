@@ -330,9 +330,9 @@ func TestBackupLeavesNothingHalf(t *testing.T) {
 func TestBackupOfAnInstallationThatIsElsewhere(t *testing.T) {
 	t.Parallel()
 	us := keys(t)
-	dir, away := copyOf(t, worlds(t).night), t.TempDir()
-	run(t, "sh", "-ec", `cd "$1"; mv state keyroom "$2"
-sed -i "s|^state: .*|state: $2/state|; s|^keyroom: .*|keyroom: $2/keyroom/socket|" chancery.yaml
+	dir, away, safe := copyOf(t, worlds(t).night), filepath.Join(scratch, "elsewhere"), t.TempDir()
+	run(t, "sh", "-ec", `cd "$1"; mkdir "$2"; mv state keyroom directory.ldif "$2"
+sed -i "s|ldif:directory.ldif|ldif://$2/directory.ldif|; s|^state: .*|state: $2/state|; s|^keyroom: .*|keyroom: $2/keyroom/socket|" chancery.yaml
 sed -i "s|\"socket\": .*|\"socket\": \"$2/keyroom/socket\",|; s|\"state\": .*|\"state\": \"$2/keyroom\",|" keyroom.json
 chown -R 4711:4712 "$2/keyroom"; chmod 0750 "$2/state"
 mkdir -p run/kr; mv secrets/keyroom.passphrase run/kr; chown -R 4711:4712 run/kr; chmod 2750 run/kr
@@ -355,11 +355,28 @@ sed -i 's|secrets/keyroom.passphrase|run/kr/keyroom.passphrase|' keyroom.json`, 
 		commands = append(commands, s.Command)
 	}
 	text := strings.Join(commands, "\n")
-	for _, want := range []string{"mv " + to + "/state " + away + "/state", "mv " + to + "/keyroom " + away + "/keyroom"} {
-		if !strings.Contains(text, want) {
+	for _, name := range []string{"state", "keyroom", "directory.ldif"} {
+		if want := "mv -T " + to + "/" + name + " " + away + "/" + name; !strings.Contains(text, want) {
 			t.Errorf("the steps do not have %q:\n%s", want, text)
 		}
 	}
+	// They put everything where it was; the passphrase and the repository come from where they are kept.
+	run(t, "cp", "-a", dir+"/run", dir+"/config.git", safe)
+	run(t, "rm", "-r", away)
+	for _, s := range steps {
+		switch {
+		case strings.HasPrefix(s.Command, "install "):
+			run(t, "cp", "-a", safe+"/run/kr/keyroom.passphrase", to+"/run/kr")
+		case strings.HasPrefix(s.Command, "git clone"):
+			run(t, "cp", "-a", safe+"/config.git", to)
+		case strings.HasPrefix(s.Command, "mkdir "):
+			run(t, "sh", "-c", s.Command)
+		case strings.HasPrefix(s.Command, "chancery-keyroom restore"):
+			run(t, "sh", "-c", bin(t)+"/"+s.Command)
+		}
+	}
+	room(t, to)
+	clean(t, to)
 }
 
 // TestBackupOfADamagedStore: what could not be restored does not pass for a backup.

@@ -99,7 +99,7 @@ func Steps(dir string, m Manifest) ([]Step, error) {
 	}
 	steps := []Step{{Do: "make sure that the old key room never runs again: a CA key lives in exactly one"}}
 	for _, p := range m.Elsewhere {
-		steps = append(steps, Step{"put " + p.Name + " where the configuration has it, or change the configuration", "mv " + quote(filepath.Join(dir, p.Name)) + " " + quote(p.Path)})
+		steps = append(steps, Step{"put " + p.Name + " where the configuration has it, or change the configuration", "mkdir -p " + quote(filepath.Dir(p.Path)) + " && mv -T " + quote(filepath.Join(dir, p.Name)) + " " + quote(p.Path)})
 	}
 	for _, path := range c.namedFiles() {
 		if _, err := os.Stat(path); err != nil {
