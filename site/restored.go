@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/credential"
 	"github.com/chancery-ca/chancery/crl"
 )
 
@@ -106,8 +107,12 @@ func Steps(dir string, m Manifest) ([]Step, error) {
 			steps = append(steps, Step{Do: "put back " + path + ", which chancery.yaml names and no backup holds"})
 		}
 	}
-	steps = append(steps, Step{"put the passphrase of the key room, which no backup holds, into its file, for the user who owns " + filepath.Join(room.State, "log.key"),
-		"install -m 0400 /dev/stdin " + quote(room.PassphraseFile)})
+	if credential.Named(room.PassphraseFile) {
+		steps = append(steps, Step{Do: "put back the passphrase of the key room, which no backup holds, as the " + room.PassphraseFile + " of its unit"})
+	} else {
+		steps = append(steps, Step{"put the passphrase of the key room, which no backup holds, into its file, for the user who owns " + filepath.Join(room.State, "log.key"),
+			"install -m 0400 /dev/stdin " + quote(room.PassphraseFile)})
+	}
 	if path, local := c.Git.local(); local {
 		steps = append(steps, Step{"put the newest clone of the git repository back, as the daemon's user, from any host that pulls it; it is the witness of what came after the backup, and no backup holds it", "git clone --bare CLONE " + quote(path)})
 	}
