@@ -279,7 +279,7 @@ func FuzzConfig(f *testing.F) {
 	for _, text := range []string{
 		wholeConfig, "listen: [", "a: &b c\n", "git:\n- x\n", "callers:\n  - {name: x, grants: [{}]}\n", "? a\n: b\n", "\"a.b\": {c: d}\n", "'': 1\n",
 		strings.Replace(wholeConfig, "./trust/", "|\n  trust\n", 1), strings.Replace(wholeConfig, "main", "!!str main", 1),
-		strings.Replace(wholeConfig, "callers:", "callers: # who\n  # may", 1), strings.Replace(wholeConfig, "\n", "\r\n", -1),
+		strings.Replace(wholeConfig, "callers:", "callers: # who\n  # may", 1), strings.ReplaceAll(wholeConfig, "\n", "\r\n"),
 	} {
 		f.Add(text)
 	}
