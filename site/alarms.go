@@ -37,7 +37,7 @@ const (
 	partCerts     = "certificates"
 	partIssuing   = "issuing"
 	partClock     = "clock"
-	partConfig    = "configuration"
+	partConfig    = "config"
 )
 
 func alarmParts() []string {
@@ -69,8 +69,9 @@ const (
 const (
 	holdLoop  = 6 * time.Minute
 	holdSweep = sweepEvery + 5*time.Minute
-	holdDone  = time.Hour           // of what is mended before it is logged, so that somebody sees it
-	holdUntil = 30 * 24 * time.Hour // of what only its opposite ends
+	// Nothing tries again by itself; a reload that is taken ends it.
+	holdConfig = 24 * time.Hour
+	holdDone   = time.Hour // of what is mended before it is logged, so that somebody sees it
 )
 
 // alarmKind is a row of the registry: everything that can be wrong.
@@ -102,8 +103,8 @@ func alarmKinds() []alarmKind {
 		{codeStoreBehind, partKeyRoom, c, true, 0, "the store is older than the key room", "stop the daemon and run chancery recover"},
 		{codeStoreFork, partKeyRoom, c, true, 0, "the store and the key room hold different logs", "restore the store that belongs to this key room"},
 		{codeClockBehind, partClock, w, false, 0, "the clock is behind the last record of the key room", "set the clock; check that it is synchronised"},
-
-		{codeConfig, partConfig, w, false, holdUntil, "a changed configuration was not taken, and the one before is in force", "run chancery config check, mend what it points at, and reload again"},
+		{"systemd.watchdog", partStore, w, false, time.Minute, "systemd is given no sign of life, because the store's writer does not answer", "see the other alarms of the store; systemd restarts the daemon if it lasts"},
+		{"config.refused", partConfig, w, false, holdConfig, "chancery.yaml was read again and has a mistake; the one before stays in force", "run chancery config check, mend what it names, and reload"},
 
 		{"issue.open", partIssuing, w, false, time.Minute, "a certificate whose answer was lost cannot be settled with the key room", inTheLog},
 		{"issue.secrets", partIssuing, w, false, time.Minute, "sealed keys whose time is over are not deleted", inTheLog},
@@ -113,6 +114,7 @@ func alarmKinds() []alarmKind {
 		{"crl.sign", partGit, w, false, holdLoop, "a list could not be signed", inTheLog},
 		{"crl.books", partGit, c, false, holdLoop, "the books cannot be asked which lists are owed", inTheLog},
 		{"crl.witness", partGit, w, false, holdLoop, "git could not be asked at the start whether the log is whole", "make git reachable: the next publication asks again"},
+		{"crl.root", partLists, w, false, holdLoop, "the root's list in the key room does not follow the one on the log", "install the newest one with chancery root-crl install"},
 		{"crl.tampered", partGit, c, false, holdDone, "somebody replaced a list in git; it was put back", "find out who can write to the repository, and close that"},
 
 		{codeDirectoryLate, partDirectory, w, false, 0, "entries are owed to the directory for longer than ten minutes", "read the errors in the daemon's log, under the codes of the directory"},

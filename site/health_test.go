@@ -153,7 +153,7 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("%d %q", status, body)
 	}
 	status, body := m.curl(t, "/readyz?verbose")
-	for _, part := range []string{"rpc", "store", "keyroom", "directory", "git", "lists", "certificates", "issuing", "clock"} {
+	for _, part := range []string{"rpc", "store", "keyroom", "directory", "git", "lists", "certificates", "issuing", "clock", "config"} {
 		if !strings.Contains(body, "\n"+fmt.Sprintf("%-12s", part)+" ready\n") {
 			t.Errorf("%d: nothing of %s in\n%s", status, part, body)
 		}

@@ -305,7 +305,7 @@ func (m *metrics) collectX509(found *survey, now time.Time, show func(*prometheu
 			showList(string(l.Issuer)+".crl", l.PublishedNumber, time.Time{}, l.PublishedNextUpdate)
 		}
 	}
-	if root, err := list.Parse(m.health.parts.signer.Hello().RootCRL); err == nil {
+	if root, err := list.Parse(found.rootList); err == nil {
 		showList(string(cert.Root)+".crl", root.Number.String(), root.ThisUpdate, root.NextUpdate)
 	}
 }

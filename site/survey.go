@@ -38,6 +38,7 @@ type survey struct {
 	backlogs  map[store.Topic]store.Backlog
 	lists     []store.List // without DER
 	deadlines []Deadline
+	rootList  []byte // DER, as the key room last gave it
 }
 
 func (s *survey) has(code string) bool {
@@ -171,7 +172,7 @@ func (h *health) look(ctx context.Context) {
 	f := &alarmFinder{h, h.now().UTC(), make(map[string][]Alarm)}
 	s := &survey{at: f.at, alarms: []Alarm{}}
 	f.askStore(ctx)
-	f.askRoom(ctx)
+	f.askRoom(ctx, s)
 	f.readBooks(ctx, s)
 	f.readMarks(s)
 	if ctx.Err() != nil {
@@ -218,13 +219,17 @@ func (f *alarmFinder) askStore(ctx context.Context) {
 	}
 }
 
-func (f *alarmFinder) askRoom(ctx context.Context) {
+func (f *alarmFinder) askRoom(ctx context.Context, s *survey) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	state, err := f.parts.signer.Check(ctx)
+	hello, err := f.parts.signer.Check(ctx)
 	if err != nil {
 		f.raise(roomCode(err), "", time.Time{})
-	} else if state.Time.Sub(f.at) > clockSkew {
+		s.rootList = f.found().rootList
+		return
+	}
+	s.rootList = hello.RootCRL
+	if hello.State.Time.Sub(f.at) > clockSkew {
 		f.raise(codeClockBehind, "", time.Time{})
 	}
 }

@@ -15,8 +15,8 @@ func TestCheck(t *testing.T) {
 	c := r.client(log)
 	c.settled(t.Context(), t, 3)
 	before := len(r.served())
-	if state, err := c.Check(t.Context()); err != nil || state.Size != 4 {
-		t.Errorf("%+v, %v", state, err)
+	if hello, err := c.Check(t.Context()); err != nil || hello.State.Size != 4 {
+		t.Errorf("%+v, %v", hello, err)
 	}
 	// While a call is under way, and the room moves on under it.
 	gate, asked := make(chan struct{}), make(chan struct{})

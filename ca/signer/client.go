@@ -190,18 +190,18 @@ func (h Hello) continues(known Hello) error {
 
 // Check asks the room how far it is, over a connection of its own, and compares its place in the log with
 // ours: it tells whether a call now would be heard, without waiting behind those under way, and moves
-// nothing. It fails as Dial does, and with ErrRoomBehind.
-func (c *Client) Check(ctx context.Context) (State, error) {
+// nothing. It gives what the room said now, and fails as Dial does, and with ErrRoomBehind.
+func (c *Client) Check(ctx context.Context) (Hello, error) {
 	known := c.Hello() // before the room speaks: calls move it meanwhile
 	l, hello, err := dial(ctx, c.path)
 	if err != nil {
-		return State{}, err
+		return Hello{}, err
 	}
 	defer l.close()
 	if err := hello.continues(known); err != nil {
-		return State{}, fmt.Errorf("the key room at %s: %w", c.path, err)
+		return Hello{}, fmt.Errorf("the key room at %s: %w", c.path, err)
 	}
-	return hello.State, c.follow(ctx, l, hello.State)
+	return hello, c.follow(ctx, l, hello.State)
 }
 
 // follow takes up our tree at the room's position and compares the roots.
