@@ -43,7 +43,7 @@ func TestKinds(t *testing.T) {
 		seen[e.Type()] = true
 		checkFields(t, e.Type(), reflect.TypeOf(e).Elem())
 	}
-	if len(seen) != 21 {
+	if len(seen) != 22 {
 		t.Errorf("%d kinds of event", len(seen))
 	}
 }
