@@ -70,7 +70,7 @@ func boot(t *testing.T, files ...string) *machine {
 	t.Helper()
 	top, payload := t.TempDir(), t.TempDir()
 	for _, file := range files {
-		if out, err := exec.Command("cp", file, payload).CombinedOutput(); err != nil {
+		if out, err := exec.Command("cp", "-r", file, payload).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
@@ -124,11 +124,12 @@ func below(pid int) int {
 
 // try runs a script as root of the machine and gives what it said and its exit code.
 func (m *machine) try(script string) (out string, code int) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	cmd := asRoot(ctx, "nsenter", "--target", strconv.Itoa(m.pid), "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup",
 		"--root", "env", "-i", "-C", "/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 		"sh", "-euc", script)
+	cmd.WaitDelay = 5 * time.Second // what a script started and left behind holds its output open
 	text, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {

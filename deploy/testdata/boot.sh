@@ -23,7 +23,7 @@ for node in null zero full random urandom tty; do
 done
 mkdir "$root/dev/shm" "$root/dev/pts" "$root/payload" "$root/before"
 ln -s pts/ptmx "$root/dev/ptmx"
-cp "$payload"/* "$root/payload/"
+cp -r "$payload"/* "$root/payload/"
 
 # None of this machine's own services, file systems or installations comes along.
 rm -rf "$root/etc/fstab" "$root/etc/chancery" "$root/var/lib/chancery" "$root/var/lib/chancery-keyroom" "$root/root/chancery-offline"
@@ -47,4 +47,5 @@ export container=chancery-test
 cd "$root"
 pivot_root . before
 umount -l before
+mount --make-rshared / # what systemd finds on a machine; credentials reach a service by it
 exec chroot . /lib/systemd/systemd --unit=machine.target --log-target=console --show-status=no
