@@ -128,7 +128,7 @@ func TestClocksPart(t *testing.T) {
 			if !refusedWith(err, want.list) {
 				t.Errorf("publishing says %v; want %q", err, want.list)
 			}
-			if said := strings.Join(h.alarms(codePublish), "\n"); (want.list != "") != strings.Contains(said, "more than 5 minutes from the room's clock") {
+			if said := strings.Join(h.alarms(codeSign), "\n"); (want.list != "") != strings.Contains(said, "more than 5 minutes from the room's clock") {
 				t.Errorf("the log says %q", said)
 			}
 			if _, owed, err := h.store.Owed(t.Context(), store.CRL, "users"); err != nil || owed != (want.list != "") {
