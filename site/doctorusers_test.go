@@ -40,7 +40,8 @@ for f in json.load(open("findings"))["findings"]:
 	step(`chown -R 4001:4001 .; chown -R 4002:4002 keyroom keyroom.json; mkdir -m 0700 room; mv secrets/keyroom.passphrase room/
 		chown -R 4002:4002 room; sed -i 's,secrets/keyroom.passphrase,room/keyroom.passphrase,' keyroom.json; chmod 0711 . keyroom`, "mode.folder")
 	obeyed()
-	step(`chmod 0755 room; chmod 0444 room/keyroom.passphrase`, "mode.secret", "split.passphrase")
+	step(`chmod 0444 room/keyroom.passphrase`, "mode.secret") // nobody else gets there
+	step(`chmod 0755 room`, "mode.secret", "split.passphrase")
 	obeyed()
 	step(`chmod 0755 room; chown 4001 room/keyroom.passphrase`, "split.passphrase")
 	obeyed()
