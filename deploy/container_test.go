@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -42,10 +43,10 @@ func TestContainer(t *testing.T) {
 	}
 	user := said["USER"][0]
 	inside := func(ctx context.Context, words []string) *exec.Cmd {
-		script := `mkdir -p "$0/proc" "$0/ca" "$0/dev"; touch "$0/dev/null"; mount --bind "$0" "$0"; mount -t proc proc "$0/proc"; mount --bind /dev/null "$0/dev/null"; mount --bind "$1" "$0/ca"
+		script := `ip link set lo up; mkdir -p "$0/proc" "$0/ca" "$0/dev"; touch "$0/dev/null"; mount --bind "$0" "$0"; mount -t proc proc "$0/proc"; mount --bind /dev/null "$0/dev/null"; mount --bind "$1" "$0/ca"
 			mount -o remount,bind,ro "$0"; root=$0; user=$2; shift 2
 			exec chroot --userspec="$user" "$root" "$@"`
-		return asRoot(ctx, append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", script, root, volume, user}, words...)...)
+		return asRoot(ctx, append([]string{"unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "sh", "-euc", script, root, volume, user}, words...)...)
 	}
 	if out, err := asRoot(t.Context(), "chown", user, volume).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -60,7 +61,7 @@ func TestContainer(t *testing.T) {
 	}
 	entry := words("ENTRYPOINT")
 	folder := words("CMD")[1]
-	if out, err := inside(t.Context(), append(entry, "init", folder, "--listen", "127.0.0.1:24843")).CombinedOutput(); err != nil {
+	if out, err := inside(t.Context(), append(entry, "init", folder, "--listen", "127.0.0.1:8443")).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
 	out, err := inside(t.Context(), words("HEALTHCHECK")).CombinedOutput()
@@ -70,18 +71,20 @@ func TestContainer(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	up := inside(ctx, append(entry, words("CMD")...))
+	var log bytes.Buffer
+	up.Stdout, up.Stderr = &log, &log
 	if err := up.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
+	for range 300 {
 		if out, err = inside(t.Context(), words("HEALTHCHECK")).CombinedOutput(); err == nil {
 			break
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	if err != nil {
-		t.Errorf("it does not get well: %v\n%s", err, out)
-	}
 	stop()
 	_ = up.Wait() // it was killed
+	if err != nil {
+		t.Errorf("it does not get well: %v\n%s\n%s", err, out, &log)
+	}
 }

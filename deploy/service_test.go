@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,7 @@ import (
 // not allow kills the process that makes it there, so that none is refused unseen.
 func installed(t *testing.T) *machine {
 	t.Helper()
-	m := boot(t, packageFile(t, "chancery_"))
+	m := boot(t, packageFile(t, "chancery_"), packageFile(t, "chancery-crlcheck_"))
 	m.run(t, "dpkg --no-triggers -i /payload/chancery_*.deb")
 	m.run(t, `echo correct horse battery staple | chancery init --system --org Example --domain example.org --passphrase-fd 0
 		for unit in chanceryd chancery-keyroom; do
@@ -99,6 +100,7 @@ run/chancery-keyroom chancery-keyroom:chancery 2750
 	if layout != want {
 		t.Errorf("the layout is\n%swant\n%s", layout, want)
 	}
+	m.refuses(t, "chancery up /etc/chancery", "systemctl start chanceryd runs it")
 	m.run(t, "systemctl start chanceryd && systemctl is-active chanceryd chancery-keyroom")
 
 	// The package goes and comes again: what it ran stops, nothing that cannot be had again is touched.
@@ -168,6 +170,12 @@ func TestTwoUsers(t *testing.T) {
 		t.Errorf("processes died, or were killed for a system call: %s", restarts)
 	}
 	checkLogs(t, m, alice)
+
+	// A host takes the list with what its own package brings.
+	m.run(t, `dpkg --no-triggers -i /payload/chancery-crlcheck_*.deb
+		git config --global safe.directory '*'
+		printf '%s\n' REPOSITORY=/var/lib/chancery/config.git TRUST=/etc/chancery/trust/chain.pem INSTALL=/root/bundle.crl.pem TEST=true RELOAD=true >/root/pull-crl.conf
+		pull-crl /root/pull-crl.conf && openssl crl -in /root/bundle.crl.pem -noout -issuer`)
 }
 
 // checkLogs reads every line that the two programs have logged: JSON with the fields that are promised, and
@@ -202,6 +210,26 @@ func checkLogs(t *testing.T, m *machine, issued answer) {
 	if lines < 4 {
 		t.Errorf("%d lines", lines)
 	}
+}
+
+// TestEncryptedPassphrase runs the commands that README.md gives for it, and then takes the file away.
+func TestEncryptedPassphrase(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("systemd/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "## The passphrase, encrypted")
+	_, rest, fenced := strings.Cut(rest, "```sh\n")
+	commands, _, ended := strings.Cut(rest, "```")
+	if !found || !fenced || !ended {
+		t.Fatal("README.md has no commands for it")
+	}
+	m := installed(t)
+	m.run(t, commands)
+	m.run(t, "rm /var/lib/chancery-keyroom/passphrase && systemctl restart chancery-keyroom && systemctl start chanceryd")
+	m.issue(t, "alice")
+	m.refuses(t, "setpriv --reuid chancery --regid chancery --clear-groups cat /run/credentials/chancery-keyroom.service/keyroom.passphrase", "Permission denied")
 }
 
 // TestInitSystemLeavesNothing: what is stopped or fails on the way has made nothing.

@@ -150,8 +150,12 @@ type Up struct {
 // ctx ends. If one of them ends by itself it stops the other and returns ErrDied.
 func (u Up) Run(ctx context.Context) error {
 	config := filepath.Join(u.Dir, ConfigName)
-	if _, err := LoadConfig(config); err != nil {
+	c, err := LoadConfig(config)
+	if err != nil {
 		return err
+	}
+	if c.KeyRoom == roomSocket {
+		return fmt.Errorf("%w: %s is the installation of this machine, of two users: systemctl start chanceryd runs it", ErrConfig, u.Dir)
 	}
 	fmt.Fprintln(u.Out, "evaluation: both processes run as one user, so nothing but the process boundary keeps the daemon from the CA keys")
 	room, err := startKeyRoom(ctx, u.Bin, u.Dir, u.Err)
