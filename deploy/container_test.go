@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,23 +69,33 @@ func TestContainer(t *testing.T) {
 	if err == nil {
 		t.Errorf("it is healthy before it runs: %s", out)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	up := inside(ctx, append(entry, words("CMD")...))
+	up := inside(context.Background(), append(entry, words("CMD")...))
 	var log bytes.Buffer
 	up.Stdout, up.Stderr = &log, &log
 	if err := up.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 300 {
+	for range 150 {
 		if out, err = inside(t.Context(), words("HEALTHCHECK")).CombinedOutput(); err == nil {
 			break
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	stop()
-	_ = up.Wait() // it was killed
 	if err != nil {
-		t.Errorf("it does not get well: %v\n%s\n%s", err, out, &log)
+		t.Errorf("it does not get well: %v\n%s", err, out)
+	}
+	// An engine sends this to process 1, which is the program itself.
+	pid := descendant(up.Process.Pid, "chancery")
+	if pid == 0 {
+		t.Fatalf("it has ended by itself:\n%s", &log)
+	}
+	first := strconv.Itoa(pid)
+	if out, err := asRoot(context.Background(), "kill", "-"+strings.TrimPrefix(said["STOPSIGNAL"][0], "SIG"), first).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	kill := time.AfterFunc(30*time.Second, func() { _ = asRoot(context.Background(), "kill", "-9", first).Run() })
+	defer kill.Stop()
+	if err := up.Wait(); err != nil {
+		t.Errorf("it does not stop in order: %v\n%s", err, &log)
 	}
 }

@@ -90,7 +90,7 @@ func boot(t *testing.T, files ...string) *machine {
 	})
 	out := ""
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if m.pid = below(cmd.Process.Pid); m.pid == 0 {
+		if m.pid = descendant(cmd.Process.Pid, "systemd"); m.pid == 0 {
 			continue
 		}
 		if out, _ = m.try("systemctl is-active machine.target"); strings.TrimSpace(out) == "active" {
@@ -101,21 +101,23 @@ func boot(t *testing.T, files ...string) *machine {
 	return nil
 }
 
-// below finds the systemd that a process has become or started.
-func below(pid int) int {
+// descendant finds the program of this name that a process has become or started; 0: there is none.
+func descendant(pid int, program string) int {
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil {
 		return 0
 	}
-	if strings.TrimSpace(string(name)) == "systemd" {
+	if strings.TrimSpace(string(name)) == program {
 		return pid
 	}
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is good
 	for _, list := range lists {
 		text, _ := os.ReadFile(list) // it may have ended
 		for field := range strings.FieldsSeq(string(text)) {
-			if child, err := strconv.Atoi(field); err == nil && below(child) != 0 {
-				return below(child)
+			if child, err := strconv.Atoi(field); err == nil {
+				if found := descendant(child, program); found != 0 {
+					return found
+				}
 			}
 		}
 	}
