@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -12,22 +13,69 @@ import (
 )
 
 func rootListCommand() *cobra.Command {
+	var o rootListOptions
+	var dir string
 	cmd := &cobra.Command{
-		Use:   "root-crl",
+		Use:   "root-crl --offline OFFLINEDIR --dir DIR",
 		Short: "Renew the CRL of the offline root",
-		Long: `Renew the CRL of the offline root, once a year. Lists stop being published when it has expired.
+		Long: `Renew the CRL of the offline root, once a year. Lists stop being published when it has expired. Either in
+two steps, so that the root key never comes near the CA,
 
   chancery root-crl sign OFFLINEDIR                         where the root key is
-  chancery root-crl install DIR OFFLINEDIR/root.crl.pem     on the machine of the CA`,
+  chancery root-crl install DIR OFFLINEDIR/root.crl.pem     on the machine of the CA
+
+or in one, with the offline folder brought to the machine of the CA for a moment:
+
+  chancery root-crl --offline OFFLINEDIR --dir DIR`,
 		Args: subcommand,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.offline == "" && dir == "" {
+				return cmd.Help()
+			}
+			if o.offline == "" || dir == "" {
+				return fmt.Errorf("%w: --offline and --dir go together; chancery root-crl sign signs alone", errUsage)
+			}
+			if err := o.sign(cmd); err != nil {
+				return err
+			}
+			return installRootList(cmd, dir, filepath.Join(o.offline, "root.crl.pem"))
+		},
 	}
+	cmd.Flags().StringVar(&o.offline, "offline", "", "sign with the key in the folder `OFFLINEDIR`")
+	cmd.Flags().StringVar(&dir, "dir", "", "and install the list in the installation in the folder `DIR`")
+	o.flags(cmd)
+	completeDir(cmd, "offline")
+	completeDir(cmd, "dir")
 	cmd.AddCommand(signRootListCommand(), installRootListCommand())
 	return cmd
 }
 
+// rootListOptions say how the root's list is signed.
+type rootListOptions struct {
+	offline  string
+	days, fd int
+}
+
+func (o *rootListOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&o.days, "days", 400, "the list expires after so many days, at most 800")
+	cmd.Flags().IntVar(&o.fd, "passphrase-fd", -1, "read the passphrase of the offline keys from this file descriptor `N`; without it the terminal is asked")
+}
+
+func (o *rootListOptions) sign(cmd *cobra.Command) error {
+	bin, err := binaries()
+	if err != nil {
+		return err
+	}
+	passphrase, err := offlinePassphrase(cmd, o.fd)
+	if err != nil {
+		return err
+	}
+	defer passphrase.Close()
+	return site.SignRootList(cmd.Context(), bin, o.offline, o.days, passphrase, cmd.OutOrStdout())
+}
+
 func signRootListCommand() *cobra.Command {
-	var days, fd int
+	var o rootListOptions
 	cmd := &cobra.Command{
 		Use:   "sign OFFLINEDIR",
 		Short: "Sign the root's next CRL with the key in the offline folder",
@@ -39,24 +87,15 @@ If a newer list was installed since this copy of the folder was used, copy it ov
 pki/root.crl.pem of the repository with the lists.`,
 		Args: exactly(1, "OFFLINEDIR"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			bin, err := binaries()
-			if err != nil {
-				return err
-			}
-			passphrase, err := offlinePassphrase(cmd, fd)
-			if err != nil {
-				return err
-			}
-			defer passphrase.Close()
-			if err := site.SignRootList(cmd.Context(), bin, args[0], days, passphrase, cmd.OutOrStdout()); err != nil {
+			o.offline = args[0]
+			if err := o.sign(cmd); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "bring %s/root.crl.pem to the machine of the CA, and run there: chancery root-crl install DIR root.crl.pem\n", args[0])
 			return nil
 		},
 	}
-	cmd.Flags().IntVar(&days, "days", 400, "the list expires after so many days, at most 800")
-	cmd.Flags().IntVar(&fd, "passphrase-fd", -1, "read the passphrase of the offline keys from this file descriptor `N`; without it the terminal is asked")
+	o.flags(cmd)
 	return cmd
 }
 
@@ -99,12 +138,14 @@ user of the key room. Both processes may run.
 The daemon enters the list on the log, and then publishes it with the others: within five minutes, or when
 it starts.`,
 		Args: exactly(2, "DIR FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			bin, err := binaries()
-			if err != nil {
-				return err
-			}
-			return site.InstallRootList(cmd.Context(), bin, args[0], args[1], cmd.OutOrStdout())
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return installRootList(cmd, args[0], args[1]) },
 	}
+}
+
+func installRootList(cmd *cobra.Command, dir, file string) error {
+	bin, err := binaries()
+	if err != nil {
+		return err
+	}
+	return site.InstallRootList(cmd.Context(), bin, dir, file, cmd.OutOrStdout())
 }
