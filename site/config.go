@@ -55,7 +55,7 @@ type Config struct {
 	Directory *DirectoryConfig `yaml:"directory,omitempty"`
 	// Git is the configuration repository that the lists go to.
 	Git GitConfig `yaml:"git"`
-	// Callers may use the RPC, each within its grants.
+	// Callers may use the RPC, each within its grants. It may be empty.
 	Callers []rpc.Caller `yaml:"callers"`
 
 	// Path is the absolute path of the file.
@@ -203,6 +203,10 @@ func (c *Config) check() error {
 	}
 	if _, err := splitListen(c.Listen); c.Listen != "" && err != nil {
 		failed = append(failed, wrong("listen", "listen: %w", err))
+	}
+	if c.Callers == nil {
+		// It stands at the end: without this, half a file would be taken, and shut everybody out.
+		failed = append(failed, wrong("callers", "callers is missing; write callers: [] if there are none"))
 	}
 	failed = append(failed, c.checkHealth(), c.Git.check(), rpc.Config{Callers: c.Callers}.Check())
 	if c.Directory != nil {
