@@ -31,8 +31,6 @@ func (p expiringParams) about() about { return about{purpose: p.Purpose} }
 const (
 	expiringDays    = 30
 	expiringMaxDays = 825
-	expiringPage    = 100
-	expiringMaxPage = 1000
 )
 
 func (s *Server) expiring(ctx context.Context, rq *request, p expiringParams) (answer, error) {
@@ -72,18 +70,16 @@ func (s *Server) expiring(ctx context.Context, rq *request, p expiringParams) (a
 const day = 24 * time.Hour
 
 func (p expiringParams) request() (r ca.ExpiringRequest, err error) {
-	days, page := p.WithinDays, p.Limit
+	days := p.WithinDays
 	if days == 0 {
 		days = expiringDays
-	}
-	if page == 0 {
-		page = expiringPage
 	}
 	if days < 1 || days > expiringMaxDays {
 		return r, refuse("expiring.window", "within_days: %d; want 1 to %d", days, expiringMaxDays)
 	}
-	if page < 1 || page > expiringMaxPage {
-		return r, refuse("expiring.page", "limit: %d; want 1 to %d", page, expiringMaxPage)
+	page, err := pageSize(p.Limit)
+	if err != nil {
+		return r, err
 	}
 	r = ca.ExpiringRequest{Within: time.Duration(days) * day, Most: page}
 	if p.Purpose != "" {
@@ -93,7 +89,7 @@ func (p expiringParams) request() (r ca.ExpiringRequest, err error) {
 	}
 	if p.After != "" {
 		if r.After, err = readCursor(p.After); err != nil {
-			return r, refuse("expiring.page", "after: want the next of an answer, unchanged")
+			return r, badCursor()
 		}
 	}
 	return r, nil

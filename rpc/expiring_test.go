@@ -88,9 +88,9 @@ func TestExpiring(t *testing.T) {
 		{boss, object{"purpose": "smtp"}, "purpose.unknown"},
 		{boss, object{"within_days": 826}, "expiring.window"},
 		{boss, object{"within_days": -1}, "expiring.window"},
-		{boss, object{"limit": 1001}, "expiring.page"},
-		{boss, object{"after": "7f"}, "expiring.page"},
-		{boss, object{"after": "99999999999999999999.1"}, "expiring.page"},
+		{boss, object{"limit": 1001}, "page.limit"},
+		{boss, object{"after": "7f"}, "page.after"},
+		{boss, object{"after": "99999999999999999999.1"}, "page.after"},
 	} {
 		from := w.head()
 		w.must(c.who.Call(t.Context(), "ca.expiring", c.params, &a))

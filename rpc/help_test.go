@@ -219,13 +219,13 @@ func (w *world) serve(change ...func(*Options)) {
 const domain = "example.org"
 
 func testConfig() Config {
-	all := []string{"ca.issue", "ca.renew", "ca.revoke", "ca.hold", "ca.release", "ca.retire", "ca.status", "ca.expiring", "ca.chain"}
+	all := []string{"ca.issue", "ca.renew", "ca.revoke", "ca.hold", "ca.release", "ca.retire", "ca.status", "ca.find", "ca.expiring", "ca.chain"}
 	return Config{Callers: []Caller{
 		{Name: "provisioning", PerSecond: 1e6, Grants: []Grant{
 			{Methods: all, Purposes: []cert.Purpose{cert.User}, Names: []string{"*"}, Domains: []string{domain}},
 			{Methods: all, Purposes: []cert.Purpose{cert.Server}, Names: []string{"*." + domain}, Networks: []string{"192.0.2.0/24"}},
 		}},
-		{Name: "reader", Grants: []Grant{{Methods: []string{"ca.status", "ca.expiring"}, Purposes: []cert.Purpose{cert.User}, Names: []string{"a*"}}}},
+		{Name: "reader", Grants: []Grant{{Methods: []string{"ca.status", "ca.find", "ca.expiring"}, Purposes: []cert.Purpose{cert.User}, Names: []string{"a*"}}}},
 		{Name: "slow", PerSecond: 1, Grants: []Grant{{Methods: all, Purposes: []cert.Purpose{cert.User}, Names: []string{"*"}}}},
 		{Name: "nothing"},
 	}}

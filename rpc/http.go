@@ -68,12 +68,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.turnAway(w, e, ok, stranger, err)
 		return
 	}
+	rq.transport = e.transport
 	begun := time.Now()
 	defer func() { s.observe(s.listed(rq.method), e.transport, rq.result, time.Since(begun)) }()
 	if !rq.caller.limit.AllowN(s.now(), 1) {
 		rq.result = resultTooMany
 		s.crowd.tooFast(rq.caller.name)
-		f := &fault{number: codeTooMany, text: "too many calls at once; wait a second and ask again"}
+		f := tooFast()
 		s.write(w, e, ok, http.StatusTooManyRequests, f.text, e.fault(f))
 		return
 	}

@@ -94,10 +94,25 @@ func (c *call) takeID(v any) *fault {
 }
 
 func (jsonWire) encode(c call, value any) ([]byte, error) {
-	if a, ok := value.(answer); ok {
-		value = map[string]any{"ok": a.ok, "msg": a.msg, "detail": a.detail}
+	return writeJSON(map[string]any{"jsonrpc": "2.0", "id": c.rawID(), "result": jsonTree(value)})
+}
+
+func jsonTree(value any) any {
+	switch v := value.(type) {
+	case answer:
+		return map[string]any{"ok": v.ok, "msg": v.msg, "detail": v.detail}
+	case several:
+		all := []any{}
+		for _, o := range v {
+			if o.fault != nil {
+				all = append(all, map[string]any{"error": map[string]any{"code": o.fault.number, "message": ascii(o.fault.text)}})
+				continue
+			}
+			all = append(all, map[string]any{"result": jsonTree(o.value)})
+		}
+		return all
 	}
-	return writeJSON(map[string]any{"jsonrpc": "2.0", "id": c.rawID(), "result": value})
+	return value
 }
 
 func (jsonWire) encodeFault(c call, f *fault) []byte {

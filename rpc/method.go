@@ -53,7 +53,9 @@ type request struct {
 	body   string // SHA-256 of what is asked, lower-case hex
 	about  about
 	ends   time.Time // the caller's certificate, the one of this connection
-	result string // how it ended, for Options.Observe
+	result string    // how it ended, for Options.Observe
+
+	transport string // which codec it came by
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets

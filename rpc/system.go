@@ -17,11 +17,14 @@ func (s *Server) table() map[string]row {
 		method(s, releaseMethod, releaseHelp, s.release),
 		method(s, retireMethod, retireHelp, s.retire),
 		method(s, statusMethod, statusHelp, s.status),
+		method(s, findMethod, findHelp, s.find),
 		method(s, expiringMethod, expiringHelp, s.expiring),
 		method(s, chainMethod, chainHelp, s.chain),
+		method(s, whoamiMethod, whoamiHelp, s.whoami),
 		{"system.listMethods", "List the methods.", []string{"array"}, s.listMethods},
 		{"system.methodSignature", "Give the types of a method's result and parameters.", []string{"array", "string"}, s.methodSignature},
 		{"system.methodHelp", "Describe a method.", []string{"string", "string"}, s.methodHelp},
+		{multicallName, multicallHelp, []string{"array", "array"}, s.multicall},
 		{"system.getCapabilities", "Name the specifications that are kept to.", []string{"struct"}, getCapabilities},
 	}
 	table := make(map[string]row, len(rows))
@@ -33,7 +36,9 @@ func (s *Server) table() map[string]row {
 
 // grantedIn lists the methods of a table that need a grant.
 func grantedIn(table map[string]row) []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(table)), func(m string) bool { return strings.HasPrefix(m, "system.") })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(table)), func(m string) bool {
+		return strings.HasPrefix(m, "system.") || m == whoamiMethod
+	})
 }
 
 func (s *Server) listMethods(_ context.Context, _ *request, params []any) (any, error) {

@@ -22,10 +22,25 @@ func (xmlWire) decode(body []byte) (call, *fault) {
 }
 
 func (xmlWire) encode(_ call, value any) ([]byte, error) {
-	if a, ok := value.(answer); ok {
-		value = []any{a.ok, a.msg, a.detail}
+	return xmlrpc.EncodeResponse(xmlTree(value))
+}
+
+func xmlTree(value any) any {
+	switch v := value.(type) {
+	case answer:
+		return []any{v.ok, v.msg, v.detail}
+	case several:
+		all := []any{}
+		for _, o := range v {
+			if o.fault != nil {
+				all = append(all, map[string]any{"faultCode": o.fault.number, "faultString": ascii(o.fault.text)})
+				continue
+			}
+			all = append(all, []any{xmlTree(o.value)})
+		}
+		return all
 	}
-	return xmlrpc.EncodeResponse(value)
+	return value
 }
 
 func (xmlWire) encodeFault(_ call, f *fault) []byte {

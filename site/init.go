@@ -264,7 +264,7 @@ git:
 callers:
   - name: %s
     grants:
-      - methods: [ca.issue, ca.renew, ca.revoke, ca.hold, ca.release, ca.retire, ca.status, ca.expiring, ca.chain]
+      - methods: [ca.issue, ca.renew, ca.revoke, ca.hold, ca.release, ca.retire, ca.status, ca.find, ca.expiring, ca.chain]
         purposes: [user, server]
         names: ["*"]%s
       # Its own next certificate, and no other caller's.

@@ -33,6 +33,11 @@ func (tx *Tx) Reserve(c Certificate) error {
 	if err == nil && n == 0 {
 		err = ErrSerialTaken
 	}
+	for _, name := range c.SANs.All() {
+		if err == nil {
+			_, err = tx.exec("INSERT INTO san (name, intent) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, tx.index)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("reserving serial %s: %w", c.Serial, err)
 	}

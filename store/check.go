@@ -93,7 +93,7 @@ func (s *Store) Check(ctx context.Context) (findings []error, err error) {
 		return nil, fmt.Errorf("checking the database: %w", err)
 	}
 	c := &checker{ctx: ctx, st: newStatements(tx.PrepareContext), committed: committed}
-	err = errors.Join(c.file(), c.log(), tx.Rollback())
+	err = errors.Join(c.file(), c.names(), c.log(), tx.Rollback())
 	if err != nil {
 		return c.findings, fmt.Errorf("checking the database: %w", err)
 	}
@@ -133,6 +133,27 @@ func (c *checker) file() error {
 		c.find("row %d of table %s refers to a row of %s that is not there", row.Int64, table, parent)
 		return err
 	}, "PRAGMA foreign_key_check")
+}
+
+// names compares the index of further names with the names that each certificate has.
+func (c *checker) names() error {
+	const held = `SELECT entry.value AS name, certificate.intent AS intent FROM certificate, json_each(certificate.sans) AS kind, json_each(kind.value) AS entry`
+	for what, query := range map[string]string{
+		"is not found by its further name": held + " EXCEPT SELECT name, intent FROM san",
+		"is found by a name that it lacks": "SELECT name, intent FROM san EXCEPT " + held,
+	} {
+		err := c.st.rows(c.ctx, func(rows *sql.Rows) error {
+			var name string
+			var intent int64
+			err := rows.Scan(&name, &intent)
+			c.find("the certificate of leaf %d %s %.80q", intent, what, name)
+			return err
+		}, query)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // log computes the tree again, and compares each node, the count of everything, and the head that the

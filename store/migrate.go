@@ -24,6 +24,7 @@ var sqliteMigrations = []migration{
 	{"migrations/sqlite/0001_books.sql", "cb3d80dd865e16b688afaa6a151f07262f756e9e28de84a01bba8b5310b6c205"},
 	{"migrations/sqlite/0002_release.sql", "157ba28317173a78a7b25627b1125ecd382c4b38be2c3117a0e2c0f6c69b1231"},
 	{"migrations/sqlite/0003_expiry.sql", "c66bd050c15ac84f41d49ec1b06195b73655fff550eede191530f83ef229dc5b"},
+	{"migrations/sqlite/0004_names.sql", "a21a2a769964a36ea6db611cdc78e24833477df9014dce4eae5cd4de6d27496b"},
 }
 
 // ErrSchema is in the chain of errors about a database that this build must not touch: a newer schema,

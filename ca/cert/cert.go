@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 )
 
@@ -112,6 +113,9 @@ type SANs struct {
 	Email []string `json:"email,omitempty"`
 	URI   []string `json:"uri,omitempty"`
 }
+
+// All gives every name, of whatever kind.
+func (s SANs) All() []string { return slices.Concat(s.DNS, s.IP, s.Email, s.URI) }
 
 // Count is the number of names.
 func (s SANs) Count() int { return len(s.DNS) + len(s.IP) + len(s.Email) + len(s.URI) }

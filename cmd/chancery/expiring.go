@@ -51,18 +51,17 @@ type ending struct {
 	Superseded bool      `json:"superseded"`
 }
 
-// expiring asks page after page. A program gets all certificates in one object, whole as the service tells
-// them.
-func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]any) error {
-	all := []json.RawMessage{}
-	var notice string
+// pages asks page after page for certificates, and gives them whole as the service tells them, and what it
+// has to say of the caller's own.
+func (s *service) pages(ctx context.Context, w io.Writer, method string, params map[string]any) (all []json.RawMessage, notice string, err error) {
+	all = []json.RawMessage{}
 	for next := ""; ; {
 		if err := s.open(); err != nil { // asking closes the connection
-			return err
+			return nil, "", err
 		}
-		answer, err := s.ask(ctx, "ca.expiring", params, sameCommand(""))
+		answer, err := s.ask(ctx, method, params, sameCommand(""))
 		if err != nil {
-			return errors.Join(printRefusal(w, answer, s.output), err)
+			return nil, "", errors.Join(printRefusal(w, answer, s.output), err)
 		}
 		var detail struct {
 			Certificates []json.RawMessage `json:"certificates"`
@@ -70,14 +69,22 @@ func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]a
 			Notice       string            `json:"notice"`
 		}
 		if err := json.Unmarshal(answer.Detail, &detail); err != nil {
-			return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+			return nil, "", fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
 		}
 		all, notice = append(all, detail.Certificates...), detail.Notice
 		if detail.Next == "" || detail.Next == next {
-			break
+			return all, notice, nil
 		}
 		next = detail.Next
 		params["after"] = next
+	}
+}
+
+// expiring shows what ends soon. A program gets all certificates in one object.
+func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]any) error {
+	all, notice, err := s.pages(ctx, w, "ca.expiring", params)
+	if err != nil {
+		return err
 	}
 	if s.output == "json" {
 		shown := map[string]any{"within_days": params["within_days"], "certificates": all}

@@ -75,7 +75,7 @@ func newCommand() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(initCommand(), upCommand(), backupCommand(), restoreCommand(), recoverCommand(), fsckCommand(), doctorCommand(), auditCommand(), configCommand())
-	root.AddCommand(issueCommand(), renewCommand(), revokeCommand(), holdCommand(), releaseCommand(), retireCommand(), statusCommand(), chainCommand(), expiringCommand(), rootListCommand(), manCommand())
+	root.AddCommand(issueCommand(), renewCommand(), revokeCommand(), holdCommand(), releaseCommand(), retireCommand(), statusCommand(), findCommand(), chainCommand(), expiringCommand(), whoamiCommand(), rootListCommand(), manCommand())
 	return root
 }
 

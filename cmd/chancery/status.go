@@ -66,20 +66,24 @@ func (s *service) status(ctx context.Context, w io.Writer, params map[string]any
 	if err := json.Unmarshal(answer.Detail, &detail); err != nil {
 		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
 	}
+	return printCertificates(w, answer.Msg, detail.Certificates)
+}
+
+func printCertificates(w io.Writer, msg string, certificates []certificateStatus) error {
 	var b bytes.Buffer
-	fmt.Fprintln(&b, answer.Msg)
+	fmt.Fprintln(&b, msg)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	if len(detail.Certificates) > 0 {
+	if len(certificates) > 0 {
 		fmt.Fprintln(table, "SERIAL\tPURPOSE\tNAME\tNOT AFTER\tREQUEST ID\tDIRECTORY\tSTATE")
 	}
-	for _, c := range detail.Certificates {
+	for _, c := range certificates {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", c.Serial, c.Purpose, c.CN, c.NotAfter.Format("2006-01-02"), c.RequestID,
 			c.Directory.State, coloured(w, c.State), c.revocation())
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = w.Write(b.Bytes())
+	_, err := w.Write(b.Bytes())
 	return err
 }
 

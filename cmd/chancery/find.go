@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func findCommand() *cobra.Command {
+	var s service
+	wanted := make(map[string]*string)
+	cmd := &cobra.Command{
+		Use:   "find (--dir DIR | --url URL)",
+		Short: "Find certificates by what they say and by what became of them",
+		Long: `Ask the running service for the certificates that fit all of what is given, of those that a grant of the caller
+covers, in the order in which they were announced.`,
+		Example: `  chancery find --dir ca --san www.example.org
+  chancery find --dir ca --state live --purpose server --ends-to 2026-12-31`,
+		Args:              exactly(0, "takes no argument"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			params := map[string]any{"limit": 1000}
+			for name, value := range wanted {
+				if *value != "" {
+					params[name] = *value
+				}
+			}
+			return s.find(cmd.Context(), cmd.OutOrStdout(), params)
+		},
+	}
+	s.flags(cmd)
+	for _, f := range []struct{ member, flag, usage string }{
+		{"cn", "name", "common `NAME`, in any spelling of it"},
+		{"san", "san", "further `NAME`: host name, IP address or mail address"},
+		{"caller", "by", "asked for by the caller `NAME`"},
+		{"state", "state", "`STATE`: open, live, expired, revoked or abandoned"},
+		{"ends_from", "ends-from", "ends on `DAY` or later, YYYY-MM-DD, UTC"},
+		{"ends_to", "ends-to", "ends on `DAY` or before, YYYY-MM-DD, UTC"},
+	} {
+		wanted[f.member] = cmd.Flags().String(f.flag, "", f.usage)
+		complete(cmd, f.flag)
+	}
+	wanted["purpose"] = new(string)
+	purposeFlag(cmd, wanted["purpose"], "only for `PURPOSE`: user, server or caller")
+	complete(cmd, "state", "open", "live", "expired", "revoked", "abandoned")
+	return cmd
+}
+
+func (s *service) find(ctx context.Context, w io.Writer, params map[string]any) error {
+	all, _, err := s.pages(ctx, w, "ca.find", params)
+	if err != nil {
+		return err
+	}
+	if s.output == "json" {
+		return writeJSON(w, map[string]any{"certificates": all})
+	}
+	certificates := make([]certificateStatus, len(all))
+	for i, text := range all {
+		if err := json.Unmarshal(text, &certificates[i]); err != nil {
+			return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+		}
+	}
+	return printCertificates(w, fmt.Sprintf("%d certificates", len(all)), certificates)
+}
+
+func whoamiCommand() *cobra.Command {
+	var s service
+	cmd := &cobra.Command{
+		Use:   "whoami (--dir DIR | --url URL)",
+		Short: "Show who the caller is to the service, and what it may do",
+		Long: `Ask the running service which caller the certificate is that of, until when it is good, and which grants the
+caller has. A grant allows what fits all of it.`,
+		Example:           `  chancery whoami --dir ca`,
+		Args:              exactly(0, "takes no argument"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return s.whoami(cmd.Context(), cmd.OutOrStdout()) },
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+func (s *service) whoami(ctx context.Context, w io.Writer) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	answer, err := s.ask(ctx, "ca.whoami", map[string]any{}, sameCommand(""))
+	if err != nil {
+		return errors.Join(printRefusal(w, answer, s.output), err)
+	}
+	if s.output == "json" {
+		return writeJSON(w, answer)
+	}
+	var me struct {
+		Caller   string    `json:"caller"`
+		NotAfter time.Time `json:"not_after"`
+		Grants   []struct {
+			Rule     string   `json:"rule"`
+			Methods  []string `json:"methods"`
+			Purposes []string `json:"purposes"`
+			Names    []string `json:"names"`
+			Domains  []string `json:"domains"`
+			Networks []string `json:"networks"`
+		} `json:"grants"`
+	}
+	if err := json.Unmarshal(answer.Detail, &me); err != nil {
+		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
+	}
+	rows := [][2]string{{"caller", me.Caller}, {"not after", me.NotAfter.Format(time.RFC3339)}}
+	for _, g := range me.Grants {
+		text := strings.Join(g.Methods, " ") + "; for " + strings.Join(g.Purposes, " ") + "; names " + strings.Join(g.Names, " ")
+		if len(g.Domains) > 0 {
+			text += "; domains " + strings.Join(g.Domains, " ")
+		}
+		if len(g.Networks) > 0 {
+			text += "; networks " + strings.Join(g.Networks, " ")
+		}
+		rows = append(rows, [2]string{g.Rule, text})
+	}
+	return printRows(w, answer.Msg, rows)
+}

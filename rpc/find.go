@@ -1,0 +1,175 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/store"
+)
+
+const findMethod = "ca.find"
+
+const findHelp = `Find certificates by what they say and by what became of them, in the order in which they were announced.
+Answers ok, a message, and details: code request_id certificates[]{as in ca.status, and caller}, and
+next if there may be more: ask again with it as after, and the same other members. A page can be short and still
+have a next. Only what a grant of yours covers is told. Its one parameter is a struct, of which all that is
+there has to fit:`
+
+type findParams struct {
+	CN       string `json:"cn,omitempty" help:"common name"`
+	SAN      string `json:"san,omitempty" help:"a further name: host name, IP address or mail address"`
+	Purpose  string `json:"purpose,omitempty" help:"user, server or caller"`
+	Caller   string `json:"caller,omitempty" help:"who asked for it: a configured name"`
+	State    string `json:"state,omitempty" help:"open, live, expired, revoked or abandoned"`
+	EndsFrom string `json:"ends_from,omitempty" help:"ends on this day or later: YYYY-MM-DD, UTC"`
+	EndsTo   string `json:"ends_to,omitempty" help:"ends on this day or before: YYYY-MM-DD, UTC"`
+	Limit    int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
+	After    string `json:"after,omitempty" help:"the next of the answer before"`
+}
+
+func (p findParams) about() about { return about{purpose: p.Purpose, cn: p.CN} }
+
+func (s *Server) find(ctx context.Context, rq *request, p findParams) (answer, error) {
+	if _, err := rq.caller.allow(wish{method: findMethod}); err != nil {
+		return answer{}, err
+	}
+	r, err := p.request()
+	if err != nil {
+		return answer{}, err
+	}
+	r.See = func(c store.Certificate) bool {
+		_, err := rq.caller.allow(concerning(findMethod, c))
+		return err == nil
+	}
+	page, err := s.authority.Search(ctx, r)
+	if err != nil {
+		return answer{}, err
+	}
+	certificates := []any{}
+	for _, c := range page.Certificates {
+		m := statusOf(c)
+		m["caller"] = c.Caller
+		certificates = append(certificates, m)
+	}
+	detail := map[string]any{"code": "find", "certificates": certificates}
+	msg := fmt.Sprintf("%d certificates", len(certificates))
+	if page.Next != 0 {
+		detail["next"] = strconv.FormatInt(page.Next, 10)
+		msg += "; there may be more: ask again with next as after"
+	}
+	return answer{true, msg, detail}, nil
+}
+
+func (p findParams) request() (r ca.SearchRequest, err error) {
+	if r.Most, err = pageSize(p.Limit); err != nil {
+		return r, err
+	}
+	if p.Purpose != "" {
+		if r.Purpose, err = readPurpose(p.Purpose); err != nil {
+			return r, err
+		}
+	}
+	if p.CN != "" {
+		if r.Keys, err = readKeys(p.CN, r.Purpose); err != nil {
+			return r, err
+		}
+	}
+	if p.SAN != "" {
+		if r.SAN, err = readSAN(p.SAN); err != nil {
+			return r, err
+		}
+	}
+	r.Caller, r.State = p.Caller, p.State
+	if states := []string{"", "open", "live", "expired", "revoked", "abandoned"}; !slices.Contains(states, p.State) {
+		return r, refuse("find.state", "state: want open, live, expired, revoked or abandoned")
+	}
+	if r.EndsFrom, err = readDay("ends_from", p.EndsFrom, 0); err != nil {
+		return r, err
+	}
+	if r.EndsTo, err = readDay("ends_to", p.EndsTo, day-time.Microsecond); err != nil {
+		return r, err
+	}
+	if p.After != "" {
+		if r.After, err = strconv.ParseInt(p.After, 10, 64); err != nil || r.After < 0 {
+			return r, badCursor()
+		}
+	}
+	return r, nil
+}
+
+// The bounds of one page.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+func pageSize(limit int) (int, error) {
+	switch {
+	case limit == 0:
+		return defaultPage, nil
+	case limit < 0 || limit > maxPage:
+		return 0, refuse("page.limit", "limit: %d; want 1 to %d", limit, maxPage)
+	}
+	return limit, nil
+}
+
+func badCursor() error {
+	return refuse("page.after", "after: want the next of an answer, unchanged")
+}
+
+// readDay gives the moment at an offset into a day, UTC; none if there is no text.
+func readDay(member, text string, offset time.Duration) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		return t, refuse("find.day", "%s: want a day as 2026-12-31", member)
+	}
+	return t.Add(offset), nil
+}
+
+// readKeys gives a name as the purposes that it may belong to spell it.
+func readKeys(text string, purpose cert.Purpose) (map[cert.Purpose]string, error) {
+	keys := make(map[cert.Purpose]string)
+	var refused error
+	for _, p := range cert.Purposes() {
+		if purpose != "" && p != purpose {
+			continue
+		}
+		n, err := name.Canonical(p, text)
+		if err != nil {
+			refused = firstError(refused, err)
+			continue
+		}
+		keys[p] = n.Key
+	}
+	if len(keys) == 0 {
+		return nil, refused
+	}
+	return keys, nil
+}
+
+// readSAN gives a further name as certificates spell it.
+func readSAN(text string) (string, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return addr.String(), nil
+	}
+	if strings.Contains(text, "@") {
+		sans, err := name.CanonicalSANs(cert.User, name.Name{}, cert.SANs{Email: []string{text}})
+		if err != nil {
+			return "", err
+		}
+		return sans.Email[0], nil
+	}
+	n, err := name.Canonical(cert.Server, text)
+	return n.Text, err
+}
