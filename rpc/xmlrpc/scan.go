@@ -106,6 +106,9 @@ func (s *scanner) readStart() (token, error) {
 		return token{}, notWellFormed(at, "'<' does not begin a tag; write &lt; in text")
 	case len(s.open) == 0 && s.rooted:
 		return token{}, notWellFormed(at, "a second root element %s", quote(name))
+	case bytes.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }):
+		// Which characters a Name may begin with and hold is not worth a table.
+		return token{}, invalid(at, "element %s, where names are of ASCII", quote(name))
 	case bytes.IndexByte(name, ':') >= 0:
 		return token{}, invalid(at, "namespaces are not allowed: element %s", quote(name))
 	}
@@ -258,8 +261,7 @@ func digit(c byte) rune {
 }
 
 // name reads a Name (production [5] of XML 1.0), except that every character
-// beyond ASCII passes: no element known here has one, so the grammar refuses
-// what this lets through.
+// beyond ASCII passes; readStart refuses those.
 func (s *scanner) name() []byte {
 	start := s.pos
 	for s.pos < len(s.body) {
