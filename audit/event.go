@@ -82,7 +82,8 @@ type LogRecovered struct {
 	Room RoomState `json:"room"`
 }
 
-// RequestRefused is a call that was understood well enough to name its caller, and refused.
+// RequestRefused is a call that was understood well enough to name its caller, and refused. With a Count it
+// stands for as many of a caller that was refused too often to enter each.
 type RequestRefused struct {
 	Method     string `json:"method,omitempty"`
 	RequestID  string `json:"request_id,omitempty"`
@@ -91,6 +92,7 @@ type RequestRefused struct {
 	CN         string `json:"cn,omitempty"`      // as the caller wrote it, quoted and cut
 	Code       string `json:"code"`
 	Reason     string `json:"reason"`
+	Count      int64  `json:"count,omitempty"`
 }
 
 // RequestPlanned is a call that only asked what would happen.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -68,7 +69,16 @@ type caller struct {
 	name   string
 	grants []grant
 	limit  *rate.Limiter
+	// refusals are entered one by one as long as it allows, and after that as one count a code and minute: a
+	// caller that repeats a mistake for days must not fill the disk.
+	refusals *rate.Limiter
 }
+
+// What a caller's refusals may take up of the log one by one: so many at once, and one in this time.
+const (
+	refusalsAtOnce = 200
+	refusalEvery   = 6 * time.Second
+)
 
 type grant struct {
 	rule     string
@@ -112,7 +122,8 @@ func newCaller(conf Caller, granted []string) (c *caller, wrong []*ConfigError) 
 		wrong = append(wrong, &ConfigError{"per_second", fmt.Errorf("per_second %v: want a rate up to 1000000", conf.PerSecond)})
 		perSecond = DefaultPerSecond
 	}
-	c = &caller{name: conf.Name, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond)))}
+	c = &caller{name: conf.Name, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond))),
+		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce)}
 	for i, g := range conf.Grants {
 		one, err := newGrant(g, granted)
 		if err != nil {

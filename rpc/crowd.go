@@ -28,7 +28,7 @@ type crowd struct {
 
 type tally struct {
 	cause  string
-	caller string // who made too many calls; "" for a stranger
+	caller string // who made too many calls, or was refused too often; "" for a stranger
 	minute time.Time
 }
 
@@ -38,8 +38,13 @@ func newCrowd(st *store.Store, log *zap.Logger, now func() time.Time) *crowd {
 
 func (c *crowd) stranger(cause string) { c.add(tally{cause: cause, minute: c.minute()}, 1) }
 
-func (c *crowd) tooFast(caller string) {
-	c.add(tally{cause: "rate.limited", caller: caller, minute: c.minute()}, 1)
+const rateLimited = "rate.limited"
+
+func (c *crowd) tooFast(caller string) { c.repeated(caller, rateLimited) }
+
+// repeated counts a refusal that is not entered by itself. Codes are a closed set.
+func (c *crowd) repeated(caller, code string) {
+	c.add(tally{cause: code, caller: caller, minute: c.minute()}, 1)
 }
 
 func (c *crowd) minute() time.Time { return c.now().UTC().Truncate(time.Minute) }
@@ -123,9 +128,13 @@ func (t tally) actor() audit.Actor {
 }
 
 func (t tally) event(n int64) audit.Event {
-	if t.caller != "" {
-		return &audit.RequestRefused{Code: t.cause,
-			Reason: fmt.Sprintf("%d calls beyond the caller's rate in the minute from %s", n, t.minute.Format(time.RFC3339))}
+	minute := t.minute.Format(time.RFC3339)
+	switch {
+	case t.caller == "":
+	case t.cause == rateLimited:
+		return &audit.RequestRefused{Code: t.cause, Count: n, Reason: fmt.Sprintf("%d calls beyond the caller's rate in the minute from %s", n, minute)}
+	default:
+		return &audit.RequestRefused{Code: t.cause, Count: n, Reason: fmt.Sprintf("%d more in the minute from %s, of a caller that was refused too often to enter each", n, minute)}
 	}
 	return &audit.StrangersTurnedAway{Cause: t.cause, Minute: t.minute, Count: n}
 }

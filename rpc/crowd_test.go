@@ -1,7 +1,9 @@
 package rpc
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/rpc/client"
 	"github.com/chancery-ca/chancery/store"
 )
 
@@ -74,5 +77,43 @@ func TestFolding(t *testing.T) {
 	if e, ok := fast.Event.(*audit.RequestRefused); !ok || fast.Actor.Name != "slow" || e.Code != "rate.limited" ||
 		e.Reason != "100 calls beyond the caller's rate in the minute from 2026-03-01T12:00:00Z" {
 		t.Errorf("%+v", fast.Event)
+	}
+}
+
+// TestRefusalsFold: a caller that repeats a mistake is told so each time, and the log does not grow with it.
+func TestRefusalsFold(t *testing.T) {
+	w := newWorld(t)
+	c := w.client(w.caller("provisioning"))
+	from := w.head()
+	const calls = 3 * refusalsAtOnce
+	for n := range calls {
+		var a client.Answer
+		w.must(c.Call(t.Context(), "ca.issue", object{"purpose": "caller", "cn": "mallory", "request_id": fmt.Sprint("r", n)}, &a))
+		d := detail(t, a)
+		if a.OK || d["code"] != "policy.denied" || n < refusalsAtOnce && d["log_index"] == nil {
+			t.Fatalf("call %d: %s %s", n, a.Msg, a.Detail)
+		}
+	}
+	if grown := w.head() - from; grown < refusalsAtOnce || grown > refusalsAtOnce+20 {
+		t.Errorf("%d leaves for %d refusals", grown, calls)
+	}
+	one := w.head() - from
+	w.must(w.server.crowd.flush(context.Background(), w.now().Add(time.Hour)))
+	var folded int64
+	for _, l := range w.since(from)[one:] {
+		r := l.Event.(*audit.RequestRefused)
+		if r.Code != "policy.denied" || l.Actor.Name != "provisioning" || l.Actor.Kind != audit.ByCaller {
+			t.Errorf("%+v by %+v", r, l.Actor)
+		}
+		folded += r.Count
+	}
+	if one+folded != calls {
+		t.Errorf("%d entered and %d counted of %d refusals", one, folded, calls)
+	}
+	// Nobody else's refusals are folded with them.
+	var a client.Answer
+	w.must(w.client(w.caller("nothing")).Call(t.Context(), "ca.status", object{"cn": "alice"}, &a))
+	if detail(t, a)["log_index"] == nil {
+		t.Errorf("%s %s", a.Msg, a.Detail)
 	}
 }

@@ -218,11 +218,13 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 		if n.record != "" {
 			record = n.record
 		}
-		index, err := s.refused(ctx, rq, n.code, record)
+		index, entered, err := s.refused(ctx, rq, n.code, record)
 		if err != nil {
 			return nil, s.broken(rq, err)
 		}
-		detail["log_index"] = int(index)
+		if entered {
+			detail["log_index"] = int(index)
+		}
 	}
 	return answer{false, ascii(n.reason), detail}, nil
 }
@@ -230,7 +232,7 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 // misunderstood enters a call that was no proper one, and gives the fault to answer with.
 func (s *Server) misunderstood(ctx context.Context, rq *request, f *fault) *fault {
 	rq.result = resultMisunderstood
-	if _, err := s.refused(ctx, rq, f.word, f.text); err != nil {
+	if _, _, err := s.refused(ctx, rq, f.word, f.text); err != nil {
 		return s.broken(rq, err)
 	}
 	return f
@@ -243,8 +245,13 @@ func (s *Server) broken(rq *request, err error) *fault {
 	return &fault{codeInternal, "internal", "internal error; the operator of the CA finds it in the service's journal under " + rq.id}
 }
 
-// refused enters a refusal of a known caller.
-func (s *Server) refused(ctx context.Context, rq *request, code, reason string) (int64, error) {
+// refused enters a refusal of a known caller. One of too many is counted, and entered with the others of its code
+// when the minute is over.
+func (s *Server) refused(ctx context.Context, rq *request, code, reason string) (index int64, entered bool, err error) {
+	if !rq.caller.refusals.AllowN(s.now(), 1) {
+		s.crowd.repeated(rq.caller.name, code)
+		return 0, false, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
 	entry, err := s.store.Update(ctx, rq.who, func(*store.Tx) (audit.Event, error) {
@@ -254,9 +261,9 @@ func (s *Server) refused(ctx context.Context, rq *request, code, reason string) 
 		}, nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("entering the refusal %s: %w", code, err)
+		return 0, false, fmt.Errorf("entering the refusal %s: %w", code, err)
 	}
-	return entry.Index, nil
+	return entry.Index, true, nil
 }
 
 const maxQuoted = 80

@@ -23,7 +23,11 @@ func (s *Server) Prepare(c Config, minTLS12 bool) (apply func(), err error) {
 		before := s.rules.Load().callers
 		for name, c := range next.callers {
 			// Otherwise each reload would be another burst for everybody.
-			if was := before[name]; was != nil && was.limit.Limit() == c.limit.Limit() {
+			was := before[name]
+			if was != nil {
+				c.refusals = was.refusals
+			}
+			if was != nil && was.limit.Limit() == c.limit.Limit() {
 				c.limit = was.limit
 			}
 		}

@@ -161,7 +161,7 @@ func (m *metrics) event(index int64, event audit.Event) {
 	case *audit.DirectoryPublished:
 		m.health.marks.clear(codeDirectoryDown)
 	case *audit.RequestRefused:
-		m.denials.WithLabelValues(m.word(e.Code)).Inc()
+		m.denials.WithLabelValues(m.word(e.Code)).Add(float64(max(1, e.Count)))
 	case *audit.StrangersTurnedAway:
 		m.strangers.WithLabelValues(m.word(e.Cause)).Add(float64(e.Count))
 	}
