@@ -83,7 +83,7 @@ func Deadlines(ctx context.Context, c Config, s *store.Store) ([]Deadline, error
 }
 
 func (c Config) serviceDeadline(context.Context, *store.Store) ([]Deadline, error) {
-	own, err := c.ownPair()
+	own, _, err := c.ownPair()
 	if err != nil {
 		return nil, err
 	}

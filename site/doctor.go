@@ -272,7 +272,7 @@ func (e *examination) checkExpiry(ctx context.Context) ([]Finding, error) {
 			Reason: fmt.Sprintf("it %s at %s", verb, d.NotAfter.UTC().Format(time.RFC3339)),
 		})
 	}
-	if _, unfit := e.config.ownPair(); unfit != nil { // of which checkKeys tells
+	if errors.Is(err, errOwnPair) { // of which checkKeys tells
 		err = nil
 	}
 	return found, err

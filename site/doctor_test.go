@@ -101,6 +101,7 @@ type ailment struct {
 func fileAilments() []ailment {
 	return []ailment{
 		{"a secret that everybody can read", files(`chmod 0444 secrets/server.key`), []string{"mode.secret"}, 1},
+		{"a renewed key that everybody can read", files(`cat secrets/server.key secrets/server.pem >state/service.pem; chmod 0644 state/service.pem`), []string{"mode.secret"}, 1},
 		{"a caller's key that everybody can read", files(`chmod 0644 callers/provisioning.key`), []string{"mode.secret"}, 1},
 		{"an open folder", files(`chmod 0755 secrets`), []string{"mode.folder"}, 1},
 		{"a file that everybody can write", files(`chmod 0666 chancery.yaml`), []string{"mode.writable"}, 1},
@@ -120,6 +121,8 @@ func keyAilments() []ailment {
 	return []ailment{
 		{"another certificate", files(`cp -f $other/secrets/server.pem secrets/`), []string{"key.server"}, 1},
 		{"no certificate", files(`rm secrets/server.pem`), []string{"key.server"}, 1},
+		{"a renewed certificate, and the first one gone", files(`cat secrets/server.key secrets/server.pem >state/service.pem; chmod 0600 state/service.pem; rm secrets/server.*`), nil, 1},
+		{"a renewed certificate of another CA", files(`cat $other/secrets/server.key $other/secrets/server.pem >state/service.pem; chmod 0600 state/service.pem`), []string{"key.server_chain"}, 1},
 		{"another certificate with its key", files(`cp -f $other/secrets/server.* secrets/`), []string{"key.server_chain"}, 1},
 		{"another root", files(`cp -f $other/trust/root.pem trust/`), []string{"key.issuer", "key.server_chain"}, 4},
 		{"no root", files(`rm trust/root.pem`), []string{"key.server_chain"}, 1},

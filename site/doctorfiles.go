@@ -307,7 +307,7 @@ func (e *examination) checkModes(ctx context.Context) ([]Finding, error) {
 
 // isSecret goes by where a file is, by its name, and by what the configuration says of it.
 func (e *examination) isSecret(path string) bool {
-	named := []string{e.roomFiles.PassphraseFile, e.config.Git.PasswordFile, e.config.Git.ClientKey, e.config.Git.SSHKey}
+	named := []string{e.config.renewed(), e.roomFiles.PassphraseFile, e.config.Git.PasswordFile, e.config.Git.ClientKey, e.config.Git.SSHKey}
 	if d := e.config.Directory; d != nil {
 		named = append(named, d.PasswordFile, d.ClientKey)
 	}

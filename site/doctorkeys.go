@@ -3,9 +3,10 @@ package site
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -29,12 +30,7 @@ func (e *examination) checkKeys(ctx context.Context) ([]Finding, error) {
 }
 
 func (e *examination) serverKey(context.Context) ([]Finding, error) {
-	path := e.config.secret(serverCertFile)
-	pair, err := tls.LoadX509KeyPair(path, e.config.secret(serverKeyFile))
-	if err != nil {
-		return e.unusableFile("key.server", path, err)
-	}
-	own, err := x509.ParseCertificate(pair.Certificate[0])
+	pair, path, err := e.config.ownPair()
 	if err != nil {
 		return e.unusableFile("key.server", path, err)
 	}
@@ -51,12 +47,12 @@ func (e *examination) serverKey(context.Context) ([]Finding, error) {
 		above = append(above, c)
 	}
 	var found []Finding
-	if err := chains(own, above, roots); err != nil {
+	if err := chains(pair.Leaf, above, roots); err != nil {
 		found = append(found, e.find("key.server_chain", path, "%v", err))
 	}
 	host, _, _ := net.SplitHostPort(e.config.Listen)                               // LoadConfig has checked it
 	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) { // otherwise it is everywhere
-		if err := own.VerifyHostname(host); err != nil {
+		if err := pair.Leaf.VerifyHostname(host); err != nil {
 			found = append(found, e.find("key.server_name", path, "%v", err))
 		}
 	}
@@ -66,7 +62,7 @@ func (e *examination) serverKey(context.Context) ([]Finding, error) {
 // unusableFile makes a finding of a file that is not there or not what it should be; one that this user
 // may not read stays an error.
 func (e *examination) unusableFile(code, path string, err error) ([]Finding, error) {
-	if os.IsPermission(err) {
+	if errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
 	return []Finding{e.find(code, path, "%v", err)}, nil
@@ -133,7 +129,7 @@ func (e *examination) logKey(ctx context.Context) ([]Finding, error) {
 func (e *examination) issuers(context.Context) ([]Finding, error) {
 	path := e.config.trusted("root.pem")
 	roots, err := readCertificates(path)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // serverKey has said so
 	} else if err != nil {
 		return e.unusableFile("key.root", path, err)

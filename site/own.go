@@ -16,33 +16,37 @@ const renewedFile = "service.pem"
 
 func (c Config) renewed() string { return filepath.Join(c.State, renewedFile) }
 
-// ownPair is what the RPC is served with: the younger of the renewed pair, if there is one, and the pair in
-// the folder of secrets, so that an operator can put another one there. Without either, fs.ErrNotExist is in
-// the error's chain.
-func (c Config) ownPair() (tls.Certificate, error) {
-	secret, err := tls.LoadX509KeyPair(c.secret(serverCertFile), c.secret(serverKeyFile))
+// errOwnPair marks that what the RPC is served with cannot be read.
+var errOwnPair = errors.New("reading the service's own certificate")
+
+// ownPair is what the RPC is served with, and the file of its certificate: the younger of the renewed pair,
+// if there is one, and the pair in the folder of secrets, so that an operator can put another one there.
+// Errors are errOwnPair.
+func (c Config) ownPair() (pair tls.Certificate, path string, err error) {
+	path = c.secret(serverCertFile)
+	pair, err = tls.LoadX509KeyPair(path, c.secret(serverKeyFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return secret, fmt.Errorf("reading the service's own certificate %s: %w", c.secret(serverCertFile), err)
+		return pair, path, fmt.Errorf("%w, %s: %w", errOwnPair, path, err)
 	}
 	text, none := os.ReadFile(c.renewed())
 	if errors.Is(none, fs.ErrNotExist) {
 		if err != nil {
-			err = fmt.Errorf("reading the service's own certificate: %w", err)
+			err = fmt.Errorf("%w: %w", errOwnPair, err)
 		}
-		return secret, err
+		return pair, path, err
 	}
 	if none != nil {
-		return secret, fmt.Errorf("reading the service's renewed certificate: %w", none)
+		return pair, c.renewed(), fmt.Errorf("%w: %w", errOwnPair, none)
 	}
 	renewed, bad := tls.X509KeyPair(text, text)
 	if bad != nil {
-		return secret, fmt.Errorf("reading the service's renewed certificate %s: %w; remove the file, and the daemon renews %s again",
-			c.renewed(), bad, c.secret(serverCertFile))
+		return pair, c.renewed(), fmt.Errorf("%w, renewed, %s: %w; remove the file, and the daemon renews %s again",
+			errOwnPair, c.renewed(), bad, path)
 	}
-	if err == nil && secret.Leaf.NotBefore.After(renewed.Leaf.NotBefore) {
-		return secret, nil
+	if err == nil && pair.Leaf.NotBefore.After(renewed.Leaf.NotBefore) {
+		return pair, path, nil
 	}
-	return renewed, nil
+	return renewed, c.renewed(), nil
 }
 
 // identity is what the RPC is served with, and the host names that it is for.
@@ -52,7 +56,7 @@ type identity struct {
 }
 
 func (c Config) identity() (*identity, error) {
-	pair, err := c.ownPair()
+	pair, _, err := c.ownPair()
 	if err != nil {
 		return nil, err
 	}
