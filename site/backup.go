@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,12 +131,8 @@ func (b Backup) roomPosition(ctx context.Context) (*RoomPosition, error) {
 	}
 	defer room.Close()
 	hello := room.Hello()
-	pinned, err := b.Config.LogKey()
-	if err != nil {
+	if err := b.Config.knows(hello); err != nil {
 		return nil, err
-	}
-	if hello.LogKey != pinned {
-		return nil, fmt.Errorf("the key room at %s signs another log than %s pins: this is not the key room of this installation", b.Config.KeyRoom, b.Config.trusted("log.pub"))
 	}
 	return &RoomPosition{
 		Room: hello.Room, Sequence: hello.State.Sequence, Journal: hello.State.Journal,
@@ -169,11 +164,11 @@ func (b Backup) sources() (*sources, error) {
 		return nil, err
 	}
 	s := &sources{base: filepath.Dir(c.Path)}
-	s.list = append(s.list, source{name: ".", path: s.base}, source{name: ConfigName, path: c.Path}, source{name: "keyroom.json", path: roomConfig})
+	s.list = append(s.list, source{name: ".", path: s.base}, source{name: ConfigName, path: c.Path}, source{name: RoomConfigName, path: roomConfig})
 	s.folder("trust", c.Trust, []string{"log.pub"}, "root.pem", "chain.pem", "allowed_signers")
 	s.folder("secrets", c.Secrets, []string{serverCertFile, serverKeyFile, gitKeyFile})
-	s.folder("state", c.State, []string{"store.db"}, "lock", renewedFile)
-	if ldif, ok := c.ldif(); ok {
+	s.folder("state", c.State, []string{"store.db"}, lockFile, renewedFile)
+	if ldif, ok := c.Directory.file(); ok {
 		if _, inside := s.name(ldif); inside {
 			s.file(ldif)
 		} else {
@@ -261,33 +256,6 @@ func (s *sources) replace(path, content string) {
 			s.list[i].content = content
 		}
 	}
-}
-
-// ldif is the directory file, if the installation has one.
-func (c Config) ldif() (string, bool) {
-	if c.Directory == nil {
-		return "", false
-	}
-	u, err := url.Parse(c.Directory.URL)
-	if err != nil || u.Scheme != "ldif" {
-		return "", false
-	}
-	return u.Path, true
-}
-
-// namedFiles are the files with credentials and CAs that chancery.yaml names.
-func (c Config) namedFiles() []string {
-	keys := c.Git.paths()
-	if c.Directory != nil {
-		keys = append(keys, c.Directory.paths()...)
-	}
-	var named []string
-	for _, k := range keys {
-		if *k.path != "" && k.key != "git.repository" {
-			named = append(named, *k.path)
-		}
-	}
-	return named
 }
 
 // draftFolder is a folder for what is not yet in a backup. One process at a time has it.

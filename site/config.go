@@ -167,6 +167,21 @@ func (c *Config) paths() []pathKey {
 	return keys
 }
 
+// namedFiles are the files with credentials and CAs that chancery.yaml names.
+func (c Config) namedFiles() []string {
+	keys := c.Git.paths()
+	if c.Directory != nil {
+		keys = append(keys, c.Directory.paths()...)
+	}
+	var named []string
+	for _, k := range keys {
+		if *k.path != "" && k.key != "git.repository" {
+			named = append(named, *k.path)
+		}
+	}
+	return named
+}
+
 // resolve makes every path absolute.
 func (c *Config) resolve(base string) error {
 	c.loaded = credential.Named(c.Secrets)

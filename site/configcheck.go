@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,9 +14,6 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 )
-
-// RoomConfigName is the file name of the key room's configuration in an installation's folder.
-const RoomConfigName = "keyroom.json"
 
 // ConfigReport is what a check of configurations found.
 type ConfigReport struct {
@@ -123,12 +119,8 @@ func (g *GitConfig) checkFiles(fail func(key string, err error)) error {
 }
 
 func (d *DirectoryConfig) checkFiles(fail func(key string, err error)) error {
-	if d.isFile() {
-		u, err := url.Parse(d.URL)
-		if err != nil {
-			return err
-		}
-		fail("directory.url", readable(u.Path))
+	if path, ok := d.file(); ok {
+		fail("directory.url", readable(path))
 		return nil
 	}
 	if !checkAll(d.paths(), nil, fail) {

@@ -115,6 +115,18 @@ func (d *DirectoryConfig) blame(err error) string {
 // isFile tells whether the directory is a file and not one or more servers.
 func (d *DirectoryConfig) isFile() bool { return !strings.HasPrefix(d.URL, "ldap") && len(d.URLs) == 0 }
 
+// file is the path of the directory if it is a file.
+func (d *DirectoryConfig) file() (path string, ok bool) {
+	if d == nil || !d.isFile() {
+		return "", false
+	}
+	u, err := url.Parse(d.URL)
+	if err != nil || u.Scheme != "ldif" {
+		return "", false
+	}
+	return u.Path, true
+}
+
 // ldapKeys are the keys that a file has no use for.
 type ldapKeys struct {
 	CA, ClientCert, ClientKey, BindDN, PasswordFile string

@@ -4,31 +4,17 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/chancery-ca/chancery/ldapsync"
 )
-
-// directoryFile is the path of the directory if it is a file.
-func (e *examination) directoryFile() (string, bool) {
-	if e.config.Directory == nil || !strings.HasPrefix(e.config.Directory.URL, "ldif:") {
-		return "", false
-	}
-	u, err := url.Parse(e.config.Directory.URL)
-	if err != nil {
-		return "", false // LoadConfig has parsed it
-	}
-	return u.Path, true
-}
 
 func (e *examination) checkDirectory(ctx context.Context) ([]Finding, error) {
 	if e.config.Directory == nil {
 		return nil, nil
 	}
-	if path, ok := e.directoryFile(); ok {
+	if path, ok := e.config.Directory.file(); ok {
 		return e.directoryFileIsOurs(path)
 	}
 	opened, err := e.config.Directory.open()

@@ -22,7 +22,7 @@ func (e *examination) checkDisk(context.Context) ([]Finding, error) {
 	if path, ok := e.config.Git.local(); ok && path != "" {
 		places = append(places, path)
 	}
-	if path, ok := e.directoryFile(); ok {
+	if path, ok := e.config.Directory.file(); ok {
 		places = append(places, filepath.Dir(path))
 	}
 	var found []Finding

@@ -181,7 +181,7 @@ func (e *examination) places() []string {
 		e.dir, e.config.State, e.config.Secrets, e.config.Trust, e.roomFiles.State, e.roomFiles.PassphraseFile,
 		filepath.Join(beside, "callers"), filepath.Join(beside, "offline"), e.config.Git.Repository,
 	}
-	if path, ok := e.directoryFile(); ok {
+	if path, ok := e.config.Directory.file(); ok {
 		all = append(all, path, path+".lock")
 	}
 	var tops []string

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -39,25 +37,6 @@ func (e *examination) checkService(context.Context) ([]Finding, error) {
 		found = append(found, e.find("store.unreadable", e.config.StorePath(), "%v", err))
 	}
 	return found, denied
-}
-
-// worksOn tells whether a process holds the lock of the state. The look is a shared lock, which ends at
-// once.
-func worksOn(state string) (bool, error) {
-	f, err := os.Open(filepath.Join(state, "lock"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // no store was ever opened here, and checkDisk tells of a missing folder
-	} else if err != nil {
-		return false, fmt.Errorf("looking at the lock: %w", err)
-	}
-	defer f.Close()
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return true, nil
-	} else if err != nil {
-		return false, fmt.Errorf("looking at the lock: %w", err)
-	}
-	return false, nil
 }
 
 // checkRoom holds what the room says of itself against the log. Whether every signature is accounted for

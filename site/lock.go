@@ -3,15 +3,19 @@ package site
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 )
 
+// lockFile is in the folder of the state.
+const lockFile = "lock"
+
 // lockState makes sure that one process at a time works on a store. Closing the file frees it, and so
 // does the end of the process. A missing folder is an error: state is never made anew.
 func lockState(state string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(state, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(state, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the state: %w", err)
 	}
@@ -19,4 +23,23 @@ func lockState(state string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("another process works on %s: stop the daemon first", state), f.Close())
 	}
 	return f, nil
+}
+
+// worksOn tells whether a process holds the lock of the state. The look is a shared lock, which ends at
+// once.
+func worksOn(state string) (bool, error) {
+	f, err := os.Open(filepath.Join(state, lockFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // no store was ever opened here, and checkDisk tells of a missing folder
+	} else if err != nil {
+		return false, fmt.Errorf("looking at the lock: %w", err)
+	}
+	defer f.Close()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	} else if err != nil {
+		return false, fmt.Errorf("looking at the lock: %w", err)
+	}
+	return false, nil
 }

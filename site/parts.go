@@ -64,7 +64,7 @@ func (p *parts) wire(ctx context.Context) error {
 	if p.signer, err = signer.Dial(ctx, p.config.KeyRoom, p.store); err != nil {
 		return err
 	}
-	if err := p.knownRoom(); err != nil {
+	if err := p.config.knows(p.signer.Hello()); err != nil {
 		return err
 	}
 	if err := p.openDirectory(); err != nil {
@@ -84,14 +84,15 @@ func (p *parts) wire(ctx context.Context) error {
 	return err
 }
 
-// knownRoom compares the room's log key with the one that the installation pinned.
-func (p *parts) knownRoom() error {
-	pinned, err := p.config.LogKey()
+// knows refuses a key room that signs another log than the one that the installation pinned.
+func (c *Config) knows(room signer.Hello) error {
+	pinned, err := c.LogKey()
 	if err != nil {
 		return err
 	}
-	if key := p.signer.Hello().LogKey; pinned != key {
-		return fmt.Errorf("the key room signs the log with %s, and %s pins another key: this is not the key room of this installation", key, p.config.trusted("log.pub"))
+	if room.LogKey != pinned {
+		return fmt.Errorf("the key room at %s signs the log with %s, and %s pins another key: this is not the key room of this installation",
+			c.KeyRoom, room.LogKey, c.trusted("log.pub"))
 	}
 	return nil
 }

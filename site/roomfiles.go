@@ -10,6 +10,9 @@ import (
 	"github.com/chancery-ca/chancery/credential"
 )
 
+// RoomConfigName is the file name of the key room's configuration in an installation's folder.
+const RoomConfigName = "keyroom.json"
+
 // roomFiles is what of keyroom.json says where the key room's files are. The rest is the key room's to read.
 type roomFiles struct {
 	Socket         string `json:"socket"`
@@ -23,7 +26,7 @@ type roomFiles struct {
 // loadRoomFiles reads keyroom.json, which stands beside chancery.yaml. What it does not say is where init
 // puts it.
 func loadRoomFiles(dir string) (path string, r roomFiles, err error) {
-	path = filepath.Join(dir, "keyroom.json")
+	path = filepath.Join(dir, RoomConfigName)
 	r = roomFiles{Socket: "keyroom/socket", State: "keyroom", PassphraseFile: "secrets/keyroom.passphrase"}
 	text, err := os.ReadFile(path)
 	if err != nil {

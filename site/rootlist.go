@@ -22,7 +22,7 @@ func SignRootList(ctx context.Context, bin, offline string, days int, passphrase
 // InstallRootList puts a CRL of the root in the PEM file at path into the key room of the installation in
 // dir. The daemon enters it on the log and then publishes it, at its next look at the lists or at its start.
 func InstallRootList(ctx context.Context, bin, dir, path string, out io.Writer) error {
-	config := filepath.Join(dir, "keyroom.json")
+	config := filepath.Join(dir, RoomConfigName)
 	if err := runKeyRoom(ctx, bin, nil, out, "install-root-crl", "--config", config, "--crl", path); err != nil {
 		return fmt.Errorf("installing the root's CRL: %w", err)
 	}

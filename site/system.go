@@ -105,11 +105,11 @@ func (s System) fillEtc(from, etc string) error {
 	if err := writeFor(filepath.Join(etc, ConfigName), Account{0, s.Daemon.GID}, 0o640, text); err != nil {
 		return err
 	}
-	text, err := s.roomConfig(filepath.Join(from, "keyroom.json"))
+	text, err := s.roomConfig(filepath.Join(from, RoomConfigName))
 	if err != nil {
 		return err
 	}
-	if err := writeFor(filepath.Join(etc, "keyroom.json"), Account{0, s.Room.GID}, 0o640, text); err != nil {
+	if err := writeFor(filepath.Join(etc, RoomConfigName), Account{0, s.Room.GID}, 0o640, text); err != nil {
 		return err
 	}
 	trust := filepath.Join(etc, "trust")

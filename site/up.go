@@ -109,7 +109,7 @@ func (t *tail) String() string {
 // startKeyRoom starts the key room of the installation in dir and waits for its hello. Its log goes to
 // stderr.
 func startKeyRoom(ctx context.Context, bin, dir string, stderr io.Writer) (*child, error) {
-	room, err := start(bin, "chancery-keyroom", stderr, stderr, "--config", filepath.Join(dir, "keyroom.json"))
+	room, err := start(bin, "chancery-keyroom", stderr, stderr, "--config", filepath.Join(dir, RoomConfigName))
 	if err != nil {
 		return nil, err
 	}
