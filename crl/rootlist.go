@@ -61,11 +61,7 @@ func (l *Loop) namedRootList(ctx context.Context) (*audit.RootListNamed, int64, 
 	}
 	named, at := &audit.RootListNamed{Number: "0"}, int64(-1)
 	for _, entry := range entries {
-		leaf, err := audit.Decode(entry.Leaf)
-		if err != nil {
-			return nil, 0, fmt.Errorf("reading leaf %d: %w", entry.Index, err)
-		}
-		if e, ok := leaf.Event.(*audit.RootListNamed); ok {
+		if e, ok := entry.Event.(*audit.RootListNamed); ok {
 			named, at = e, entry.Index
 		}
 	}

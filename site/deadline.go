@@ -132,13 +132,9 @@ func (c Config) ceremonyDeadlines(ctx context.Context, s *store.Store) ([]Deadli
 	var all []Deadline
 	var rootList time.Time
 	for _, entry := range entries {
-		leaf, err := audit.Decode(entry.Leaf)
-		if err != nil {
-			return all, fmt.Errorf("reading leaf %d: %w", entry.Index, err)
-		}
 		var d Deadline
 		var certificate []byte
-		switch e := leaf.Event.(type) {
+		switch e := entry.Event.(type) {
 		case *audit.RootNamed:
 			d, certificate = Deadline{Code: codeExpiryRoot, Subject: string(cert.Root)}, e.Certificate
 		case *audit.IssuerNamed:

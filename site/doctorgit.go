@@ -120,11 +120,7 @@ func (e *examination) judgeTip(ctx context.Context, files gitrepo.Files, before,
 	authorities := make(map[cert.Issuer][]byte)
 	rootLists := make(map[string]bool) // SHA-256
 	for _, entry := range entries {
-		leaf, err := audit.Decode(entry.Leaf)
-		if err != nil {
-			return nil, fmt.Errorf("reading leaf %d: %w", entry.Index, err)
-		}
-		switch named := leaf.Event.(type) {
+		switch named := entry.Event.(type) {
 		case *audit.RootNamed:
 			authorities[cert.Root] = named.Certificate
 		case *audit.IssuerNamed:
