@@ -46,7 +46,7 @@ func (c *Config) checkHealth() error {
 // serveHealth answers monitors until ctx ends. What goes wrong here ends nothing: the service is there for
 // its callers.
 func (h *health) serveHealth(ctx context.Context, l net.Listener) {
-	journal, _ := zap.NewStdLogAt(h.log, zap.WarnLevel) // the level is one that there is
+	lines, _ := zap.NewStdLogAt(h.log, zap.WarnLevel) // the level is one that there is
 	var conns lastConns
 	server := &http.Server{
 		Handler:                      h.handler(),
@@ -54,7 +54,7 @@ func (h *health) serveHealth(ctx context.Context, l net.Listener) {
 		ReadTimeout:                  healthReadTime,
 		WriteTimeout:                 healthWriteTime,
 		MaxHeaderBytes:               healthMaxHeader,
-		ErrorLog:                     journal,
+		ErrorLog:                     lines,
 		ConnState:                    conns.note,
 	}
 	server.SetKeepAlivesEnabled(false)

@@ -32,6 +32,7 @@ const maxWords = 100
 type metrics struct {
 	registry *prometheus.Registry
 	health   *health
+	gauges   gauges
 
 	calls     *prometheus.CounterVec
 	durations *prometheus.HistogramVec
@@ -54,7 +55,7 @@ type purposeOf struct {
 }
 
 func newMetrics(h *health, build string) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), health: h, words: make(map[string]bool), open: make(map[int64]purposeOf)}
+	m := &metrics{registry: prometheus.NewRegistry(), health: h, gauges: newGauges(), words: make(map[string]bool), open: make(map[int64]purposeOf)}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(c)
@@ -108,9 +109,9 @@ func revision() string {
 }
 
 func (m *metrics) handler() http.Handler {
-	journal, _ := zap.NewStdLogAt(m.health.log, zap.WarnLevel) // the level is one that there is
+	lines, _ := zap.NewStdLogAt(m.health.log, zap.WarnLevel) // the level is one that there is
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		ErrorLog: journal, ErrorHandling: promhttp.ContinueOnError, DisableCompression: true, MaxRequestsInFlight: 4,
+		ErrorLog: lines, ErrorHandling: promhttp.ContinueOnError, DisableCompression: true, MaxRequestsInFlight: 4,
 	})
 }
 
@@ -201,23 +202,27 @@ func (m *metrics) failed(code string, err error) {
 }
 
 // gauges are the metrics that show a survey.
-var gauges = struct {
+type gauges struct {
 	certNotAfter, crlNextUpdate, crlThisUpdate, crlNumber, crlStale *prometheus.Desc
 	ready, surveyed, alarm, lag, depth, treeSize, checkpoint, store *prometheus.Desc
-}{
-	certNotAfter:  gauge("x509_cert_not_after", "When the certificate ends, seconds since 1970.", "filename"),
-	crlNextUpdate: gauge("x509_crl_next_update", "nextUpdate of the published list, seconds since 1970.", "filename"),
-	crlThisUpdate: gauge("x509_crl_this_update", "thisUpdate of the published list, seconds since 1970; not there while a newer list is signed and not published.", "filename"),
-	crlNumber:     gauge("x509_crl_number", "Number of the published list.", "filename"),
-	crlStale:      gauge("x509_crl_stale", "1 if the nextUpdate of the published list is over.", "filename"),
-	ready:         gauge("chancery_ready", "1 if /readyz says 200."),
-	surveyed:      gauge("chancery_survey_timestamp_seconds", "When the service last looked at itself and its dependencies."),
-	alarm:         gauge("chancery_alarm", "1 while an alarm of severity warning or critical is on.", "code"),
-	lag:           gauge("chancery_publish_lag_seconds", "Age of the oldest change that the target does not show yet; 0 if there is none.", "target"),
-	depth:         gauge("chancery_outbox_depth", "Places of the target that are owed a visit.", "target", "state"),
-	treeSize:      gauge("chancery_audit_tree_size", "Leaves on the log."),
-	checkpoint:    gauge("chancery_audit_last_checkpoint_timestamp_seconds", "When a checkpoint was last read back from git; 0 if never."),
-	store:         gauge("chancery_store_errors_total", "Failures of the database engine since the start."),
+}
+
+func newGauges() gauges {
+	return gauges{
+		certNotAfter:  gauge("x509_cert_not_after", "When the certificate ends, seconds since 1970.", "filename"),
+		crlNextUpdate: gauge("x509_crl_next_update", "nextUpdate of the published list, seconds since 1970.", "filename"),
+		crlThisUpdate: gauge("x509_crl_this_update", "thisUpdate of the published list, seconds since 1970; not there while a newer list is signed and not published.", "filename"),
+		crlNumber:     gauge("x509_crl_number", "Number of the published list.", "filename"),
+		crlStale:      gauge("x509_crl_stale", "1 if the nextUpdate of the published list is over.", "filename"),
+		ready:         gauge("chancery_ready", "1 if /readyz says 200."),
+		surveyed:      gauge("chancery_survey_timestamp_seconds", "When the service last looked at itself and its dependencies."),
+		alarm:         gauge("chancery_alarm", "1 while an alarm of severity warning or critical is on.", "code"),
+		lag:           gauge("chancery_publish_lag_seconds", "Age of the oldest change that the target does not show yet; 0 if there is none.", "target"),
+		depth:         gauge("chancery_outbox_depth", "Places of the target that are owed a visit.", "target", "state"),
+		treeSize:      gauge("chancery_audit_tree_size", "Leaves on the log."),
+		checkpoint:    gauge("chancery_audit_last_checkpoint_timestamp_seconds", "When a checkpoint was last read back from git; 0 if never."),
+		store:         gauge("chancery_store_errors_total", "Failures of the database engine since the start."),
+	}
 }
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {
@@ -226,7 +231,7 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe names the gauges.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
-	g := gauges
+	g := m.gauges
 	for _, d := range []*prometheus.Desc{
 		g.certNotAfter, g.crlNextUpdate, g.crlThisUpdate, g.crlNumber, g.crlStale,
 		g.ready, g.surveyed, g.alarm, g.lag, g.depth, g.treeSize, g.checkpoint, g.store,
@@ -241,35 +246,35 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	show := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	show(gauges.ready, number01(m.health.say().Ready))
-	show(gauges.surveyed, seconds(found.at))
+	show(m.gauges.ready, number01(m.health.say().Ready))
+	show(m.gauges.surveyed, seconds(found.at))
 	on := make(map[string]bool)
 	for _, a := range found.alarms {
 		on[a.Code] = on[a.Code] || a.Severity == SeverityWarning || a.Severity == SeverityCritical
 	}
 	for _, k := range alarmKinds() {
-		show(gauges.alarm, number01(on[k.code]), k.code)
+		show(m.gauges.alarm, number01(on[k.code]), k.code)
 	}
 	for topic, target := range map[store.Topic]string{store.CRL: partGit, store.Directory: partDirectory} {
 		b, lag := found.backlogs[topic], 0.0
 		if !b.Oldest.IsZero() {
 			lag = now.Sub(b.Oldest).Seconds()
 		}
-		show(gauges.lag, lag, target)
-		show(gauges.depth, float64(b.Debts-b.Failing-b.Parked), target, "due")
-		show(gauges.depth, float64(b.Failing), target, "failing")
-		show(gauges.depth, float64(b.Parked), target, "parked")
+		show(m.gauges.lag, lag, target)
+		show(m.gauges.depth, float64(b.Debts-b.Failing-b.Parked), target, "due")
+		show(m.gauges.depth, float64(b.Failing), target, "failing")
+		show(m.gauges.depth, float64(b.Parked), target, "parked")
 	}
 	size, _ := m.health.parts.store.Head()
-	show(gauges.treeSize, float64(size))
-	to <- prometheus.MustNewConstMetric(gauges.store, prometheus.CounterValue, float64(m.health.parts.store.Failures()))
+	show(m.gauges.treeSize, float64(size))
+	to <- prometheus.MustNewConstMetric(m.gauges.store, prometheus.CounterValue, float64(m.health.parts.store.Failures()))
 	var checkpoint time.Time
 	for _, l := range found.lists {
 		if l.PublishedAt.After(checkpoint) {
 			checkpoint = l.PublishedAt
 		}
 	}
-	show(gauges.checkpoint, seconds(checkpoint))
+	show(m.gauges.checkpoint, seconds(checkpoint))
 	m.collectX509(found, now, show)
 }
 
@@ -280,21 +285,21 @@ func (m *metrics) collectX509(found *survey, now time.Time, show func(*prometheu
 	for _, d := range found.deadlines {
 		switch d.Code {
 		case codeExpiryService:
-			show(gauges.certNotAfter, seconds(d.NotAfter), serverCertFile)
+			show(m.gauges.certNotAfter, seconds(d.NotAfter), serverCertFile)
 		case codeExpiryIssuer, codeExpiryRoot:
-			show(gauges.certNotAfter, seconds(d.NotAfter), d.Subject+".pem")
+			show(m.gauges.certNotAfter, seconds(d.NotAfter), d.Subject+".pem")
 		}
 	}
 	showList := func(file string, number string, this, next time.Time) {
 		value, err := strconv.ParseFloat(number, 64)
 		if err == nil {
-			show(gauges.crlNumber, value, file)
+			show(m.gauges.crlNumber, value, file)
 		}
 		if !this.IsZero() {
-			show(gauges.crlThisUpdate, seconds(this), file)
+			show(m.gauges.crlThisUpdate, seconds(this), file)
 		}
-		show(gauges.crlNextUpdate, seconds(next), file)
-		show(gauges.crlStale, number01(now.After(next)), file)
+		show(m.gauges.crlNextUpdate, seconds(next), file)
+		show(m.gauges.crlStale, number01(now.After(next)), file)
 	}
 	for _, l := range found.lists {
 		switch {
