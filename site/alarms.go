@@ -67,11 +67,11 @@ const (
 // How long an alarm of a log line lasts after the last line. Debts are visited again after five minutes at
 // most, git is looked at every five, and the directory swept every hour.
 const (
-	holdLoop  = 6 * time.Minute
-	holdSweep = sweepEvery + 5*time.Minute
+	lastsLoop  = 6 * time.Minute
+	lastsSweep = sweepEvery + 5*time.Minute
 	// Nothing tries again by itself; a reload that is taken ends it.
-	holdConfig = 24 * time.Hour
-	holdDone   = time.Hour // of what is mended before it is logged, so that somebody sees it
+	lastsConfig = 24 * time.Hour
+	lastsDone   = time.Hour // of what is mended before it is logged, so that somebody sees it
 )
 
 // alarmKind is a row of the registry: everything that can be wrong.
@@ -80,7 +80,7 @@ type alarmKind struct {
 	part     string
 	severity Severity // of deadlines, the worst
 	stops    bool
-	hold     time.Duration // 0: no log line raises it
+	lasts    time.Duration // 0: no log line raises it
 	reason   string
 	fix      string
 }
@@ -104,28 +104,28 @@ func alarmKinds() []alarmKind {
 		{codeStoreFork, partKeyRoom, c, true, 0, "the store and the key room hold different logs", "restore the store that belongs to this key room"},
 		{codeClockBehind, partClock, w, false, 0, "the clock is behind the last record of the key room", "set the clock; check that it is synchronised"},
 		{"systemd.watchdog", partStore, w, false, time.Minute, "systemd is given no sign of life, because the store's writer does not answer", "see the other alarms of the store; systemd restarts the daemon if it lasts"},
-		{"config.refused", partConfig, w, false, holdConfig, "chancery.yaml was read again and has a mistake; the one before stays in force", "run chancery config check, mend what it names, and reload"},
+		{codeConfig, partConfig, w, false, lastsConfig, "chancery.yaml was read again and has a mistake; the one before stays in force", "run chancery config check, mend what it names, and reload"},
 
 		{"issue.open", partIssuing, w, false, time.Minute, "a certificate whose answer was lost cannot be settled with the key room", inTheLog},
 		{"issue.secrets", partIssuing, w, false, time.Minute, "sealed keys whose time is over are not deleted", inTheLog},
 
 		{codeListsLate, partGit, w, false, 0, "lists are owed to git for longer than ten minutes; revocations do not take effect", "read the error in the daemon's log, under crl.publish or crl.sign"},
-		{"crl.publish", partGit, w, false, holdLoop, "the lists could not be brought to git", inTheLog},
-		{"crl.sign", partGit, w, false, holdLoop, "a list could not be signed", inTheLog},
-		{"crl.books", partGit, c, false, holdLoop, "the books cannot be asked which lists are owed", inTheLog},
-		{"crl.witness", partGit, w, false, holdLoop, "git could not be asked at the start whether the log is whole", "make git reachable: the next publication asks again"},
-		{"crl.root", partLists, w, false, holdLoop, "the root's list in the key room does not follow the one on the log", "install the newest one with chancery root-crl install"},
-		{"crl.tampered", partGit, c, false, holdDone, "somebody replaced a list in git; it was put back", "find out who can write to the repository, and close that"},
+		{"crl.publish", partGit, w, false, lastsLoop, "the lists could not be brought to git", inTheLog},
+		{"crl.sign", partGit, w, false, lastsLoop, "a list could not be signed", inTheLog},
+		{"crl.books", partGit, c, false, lastsLoop, "the books cannot be asked which lists are owed", inTheLog},
+		{"crl.witness", partGit, w, false, lastsLoop, "git could not be asked at the start whether the log is whole", "make git reachable: the next publication asks again"},
+		{"crl.root", partLists, w, false, lastsLoop, "the root's list in the key room does not follow the one on the log", "install the newest one with chancery root-crl install"},
+		{"crl.tampered", partGit, c, false, lastsDone, "somebody replaced a list in git; it was put back", "find out who can write to the repository, and close that"},
 
 		{codeDirectoryLate, partDirectory, w, false, 0, "entries are owed to the directory for longer than ten minutes", "read the errors in the daemon's log, under the codes of the directory"},
-		{codeDirectoryDown, partDirectory, w, false, holdLoop, "the directory cannot be reached", "check the server, its certificate and the account that the daemon binds with"},
-		{"directory.no_entry", partDirectory, w, false, holdLoop, "a name has no entry in the directory any more", "chancery fsck names it; put the entry back"},
-		{"directory.many_entries", partDirectory, w, false, holdLoop, "a name has more than one entry in the directory", "chancery fsck names it; leave one"},
-		{"directory.refused", partDirectory, w, false, holdLoop, "the directory declined a change", "check its access rules and schema (deploy/ldap)"},
-		{"directory.read_back", partDirectory, w, false, holdLoop, "the directory took a change and does not show it", "check that the daemon writes to the server that it reads from"},
-		{"directory.books", partDirectory, c, false, holdLoop, "the books cannot be asked what is owed to the directory", inTheLog},
+		{codeDirectoryDown, partDirectory, w, false, lastsLoop, "the directory cannot be reached", "check the server, its certificate and the account that the daemon binds with"},
+		{"directory.no_entry", partDirectory, w, false, lastsLoop, "a name has no entry in the directory any more", "chancery fsck names it; put the entry back"},
+		{"directory.many_entries", partDirectory, w, false, lastsLoop, "a name has more than one entry in the directory", "chancery fsck names it; leave one"},
+		{"directory.refused", partDirectory, w, false, lastsLoop, "the directory declined a change", "check its access rules and schema (deploy/ldap)"},
+		{"directory.read_back", partDirectory, w, false, lastsLoop, "the directory took a change and does not show it", "check that the daemon writes to the server that it reads from"},
+		{"directory.books", partDirectory, c, false, lastsLoop, "the books cannot be asked what is owed to the directory", inTheLog},
 		{codeDebtParked, partDirectory, w, false, 0, "a debt names no place in the directory and is not visited any more", "run chancery fsck on the installation's folder"},
-		{codeSwept, partDirectory, w, false, holdSweep, "the directory could not be compared with the books as a whole", inTheLog},
+		{codeSwept, partDirectory, w, false, lastsSweep, "the directory could not be compared with the books as a whole", inTheLog},
 
 		{codeExpiryService, partCerts, c, false, 0, "the service's own certificate ends soon", ""},
 		{codeExpiryCaller, partCerts, c, false, 0, "the newest certificate of a caller ends soon", ""},
@@ -162,13 +162,13 @@ func newMarks(now func() time.Time) *marks {
 
 func (m *marks) raise(code string) {
 	kind, known := m.kinds[code]
-	if !known || kind.hold == 0 {
+	if !known || kind.lasts == 0 {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now, at := m.now(), m.seen[code]
-	if now.Sub(at.last) > kind.hold {
+	if now.Sub(at.last) > kind.lasts {
 		at.first = now
 	}
 	at.last = now
@@ -189,7 +189,7 @@ func (m *marks) since(kind alarmKind) (time.Time, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at, ok := m.seen[kind.code]
-	return at.first, ok && m.now().Sub(at.last) <= kind.hold
+	return at.first, ok && m.now().Sub(at.last) <= kind.lasts
 }
 
 // logWatch is told of every log line with a code, and passes nothing on: it stands beside the core that

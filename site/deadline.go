@@ -89,7 +89,7 @@ func (c Config) serviceDeadline(context.Context, *store.Store) ([]Deadline, erro
 	}
 	return []Deadline{{
 		codeExpiryService, own.Leaf.Subject.CommonName, own.Leaf.NotAfter,
-		"the daemon renews it by itself while it runs: look for " + codeExpiryService + " in its journal, mend that, and restart it",
+		"the daemon renews it by itself while it runs: look for " + codeExpiryService + " in its log, mend that, and restart it",
 	}}, nil
 }
 
@@ -177,7 +177,7 @@ func (c Config) listDeadlines(ctx context.Context, s *store.Store) ([]Deadline, 
 		}
 		all = append(all, Deadline{
 			codeExpiryList, string(l.Issuer), end,
-			"run chancery fsck " + filepath.Dir(c.Path) + ", and look for crl.sign and crl.publish in the daemon's journal: lists are signed anew every 12 hours while it runs",
+			"run chancery fsck " + filepath.Dir(c.Path) + ", and look for crl.sign and crl.publish in the daemon's log: lists are signed anew every 12 hours while it runs",
 		})
 	}
 	return all, nil

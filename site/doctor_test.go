@@ -273,7 +273,7 @@ rebuild(all)`), time.Now, []string{"room.fork"}, 4},
 		{"another installation's key room", files(`rm -r keyroom; cp -a $other/keyroom $other/keyroom.json .; cp -f $other/secrets/keyroom.passphrase secrets/`), time.Now,
 			[]string{"key.issuer", "key.log", "key.root", "room.other"}, 4},
 		{"another root", files(`cp -f $other/trust/root.pem trust/`), time.Now, []string{"key.issuer", "key.root", "key.server_chain"}, 4},
-		{"a clock of yesterday", files(``), func() time.Time { return time.Now().Add(-time.Hour) }, []string{"clock.back"}, 0},
+		{"a clock of yesterday", files(``), func() time.Time { return time.Now().Add(-time.Hour) }, []string{"clock.behind"}, 0},
 		{"a clock of tomorrow", files(``), func() time.Time { return time.Now().Add(25 * time.Hour) }, []string{"clock.step"}, 0},
 	} {
 		t.Run(a.name, func(t *testing.T) {

@@ -81,7 +81,7 @@ func (e *examination) checkClock(ctx context.Context) ([]Finding, error) {
 	var found []Finding
 	behind := func(what string, recorded time.Time) {
 		if now := e.Now(); recorded.After(now.Add(clockSlip)) {
-			found = append(found, e.find("clock.back", what, "it was written at %s, and the clock says %s", recorded.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
+			found = append(found, e.find("clock.behind", what, "it was written at %s, and the clock says %s", recorded.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
 		}
 	}
 	if hello, err := e.hello(); err == nil && !hello.State.Time.IsZero() {

@@ -88,7 +88,7 @@ func newMetrics(h *health, build string) *metrics {
 		m.issued.WithLabelValues(string(p))
 	}
 	for _, k := range alarmKinds() {
-		if target, kind, ok := target(k.code); ok && k.hold > 0 {
+		if target, kind, ok := target(k.code); ok && k.lasts > 0 {
 			m.failures.WithLabelValues(target, kind)
 		}
 	}
