@@ -100,7 +100,7 @@ func Steps(dir string, m Manifest) ([]Step, error) {
 	}
 	steps := []Step{{Do: "make sure that the old key room never runs again: a CA key lives in exactly one"}}
 	for _, p := range m.Elsewhere {
-		steps = append(steps, Step{"put " + p.Name + " where the configuration has it, or change the configuration", "mkdir -p " + quote(filepath.Dir(p.Path)) + " && mv -T " + quote(filepath.Join(dir, p.Name)) + " " + quote(p.Path)})
+		steps = append(steps, Step{"put " + p.Name + " where the configuration has it, or change the configuration", "mkdir -p " + ShellWord(filepath.Dir(p.Path)) + " && mv -T " + ShellWord(filepath.Join(dir, p.Name)) + " " + ShellWord(p.Path)})
 	}
 	for _, path := range c.namedFiles() {
 		if _, err := os.Stat(path); err != nil {
@@ -111,25 +111,26 @@ func Steps(dir string, m Manifest) ([]Step, error) {
 		steps = append(steps, Step{Do: "put back the passphrase of the key room, which no backup holds, as the " + room.PassphraseFile + " of its unit"})
 	} else {
 		steps = append(steps, Step{"put the passphrase of the key room, which no backup holds, into its file, for the user who owns " + filepath.Join(room.State, "log.key"),
-			"install -m 0400 /dev/stdin " + quote(room.PassphraseFile)})
+			"install -m 0400 /dev/stdin " + ShellWord(room.PassphraseFile)})
 	}
 	if path, local := c.Git.local(); local {
-		steps = append(steps, Step{"put the newest clone of the git repository back, as the daemon's user, from any host that pulls it; it is the witness of what came after the backup, and no backup holds it", "git clone --bare CLONE " + quote(path)})
+		steps = append(steps, Step{"put the newest clone of the git repository back, as the daemon's user, from any host that pulls it; it is the witness of what came after the backup, and no backup holds it", "git clone --bare CLONE " + ShellWord(path)})
 	}
-	keyroom := "chancery-keyroom --config " + quote(roomConfig)
+	keyroom := "chancery-keyroom --config " + ShellWord(roomConfig)
 	return append(steps,
-		Step{"make a new delivery key, as the user of the key room or as root", "chancery-keyroom restore --config " + quote(roomConfig)},
+		Step{"make a new delivery key, as the user of the key room or as root", "chancery-keyroom restore --config " + ShellWord(roomConfig)},
 		Step{"start the key room", keyroom + " &"},
-		Step{"bring the store up to the key room", "chancery recover " + quote(dir)},
-		Step{"start the daemon; it asks git first whether the backup is the newest there is", "chanceryd --config " + quote(c.Path) + " &"},
-		Step{"compare everything with everything", "chancery fsck " + quote(dir)},
+		Step{"bring the store up to the key room", "chancery recover " + ShellWord(dir)},
+		Step{"start the daemon; it asks git first whether the backup is the newest there is", "chanceryd --config " + ShellWord(c.Path) + " &"},
+		Step{"compare everything with everything", "chancery fsck " + ShellWord(dir)},
 	), nil
 }
 
-// quote writes a path as one word of a shell command.
-func quote(path string) string {
-	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-") == "" {
-		return path
+// ShellWord writes a word so that a shell reads it as one.
+func ShellWord(word string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./_-"
+	if word != "" && strings.Trim(word, plain) == "" {
+		return word
 	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

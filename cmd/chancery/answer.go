@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/chancery-ca/chancery/rpc/client"
 )
@@ -15,6 +17,15 @@ func printRefusal(w io.Writer, answer client.Answer, output string) error {
 		return nil
 	}
 	return writeJSON(w, answer)
+}
+
+// writeTable writes rows in columns.
+func writeTable(w io.Writer, rows [][]string) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(table, strings.Join(r, "\t"))
+	}
+	return table.Flush()
 }
 
 // printRows writes a message and named values below it, in one write that fails or does not.

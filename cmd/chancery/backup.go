@@ -12,7 +12,6 @@ import (
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/chancery-ca/chancery/site"
 )
@@ -63,7 +62,7 @@ The exit code is 0 only if the whole backup is durable under its name.`,
 func runBackup(cmd *cobra.Command, b site.Backup, out, output string) error {
 	done := progress(cmd.ErrOrStderr(), &b.Progress)
 	if out == "-" {
-		if file, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		if isTerminal(cmd.OutOrStdout()) {
 			return fmt.Errorf("%w: a backup is not for a terminal: redirect standard output", errUsage)
 		}
 		m, err := b.Write(cmd.Context(), cmd.OutOrStdout())
@@ -277,8 +276,7 @@ func printManifest(w io.Writer, word string, m site.Manifest, output string) err
 // progress sets tell to something that shows on a terminal how far a copy is; nowhere else anything is
 // shown. What it gives back clears the line.
 func progress(w io.Writer, tell *func(int64)) (done func()) {
-	file, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !isTerminal(w) {
 		return func() {}
 	}
 	var shown time.Time

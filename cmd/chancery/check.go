@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,13 +17,16 @@ import (
 // errIntegrity says that a check found a contradiction; what it is has been printed.
 var errIntegrity = errors.New("integrity")
 
-// outputFlag adds --output, and checks it before the command runs.
-func outputFlag(cmd *cobra.Command, output *string) {
-	cmd.Flags().StringVarP(output, "output", "o", "table", "`FORMAT` of the output: table or json")
-	complete(cmd, "output", "table", "json")
+// outputFlag adds --output, for table, json and further formats, and checks it before the command runs.
+func outputFlag(cmd *cobra.Command, output *string, further ...string) {
+	formats := append([]string{"table", "json"}, further...)
+	last := len(formats) - 1
+	wanted := strings.Join(formats[:last], ", ") + " or " + formats[last]
+	cmd.Flags().StringVarP(output, "output", "o", "table", "`FORMAT` of the output: "+wanted)
+	complete(cmd, "output", formats...)
 	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if *output != "table" && *output != "json" {
-			return fmt.Errorf("%w: --output is table or json, not %q", errUsage, *output)
+		if !slices.Contains(formats, *output) {
+			return fmt.Errorf("%w: --output is %s, not %q", errUsage, wanted, *output)
 		}
 		return nil
 	}

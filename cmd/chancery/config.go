@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -109,26 +108,20 @@ that means the same.`,
 		},
 	}
 	cmd.Flags().BoolVar(&origin, "origin", false, "also show where each value comes from: FILE:LINE:COLUMN, or default")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`FORMAT` of the output: table, json or yaml")
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if output != "table" && output != "json" && output != "yaml" {
-			return fmt.Errorf("%w: --output is table, json or yaml, not %q", errUsage, output)
-		}
-		return nil
-	}
+	outputFlag(cmd, &output, "yaml")
 	return cmd
 }
 
 func printSettings(w io.Writer, settings []site.Setting, origin bool) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	for _, s := range settings {
+		row := []string{s.Key, fmt.Sprint(s.Value)}
 		if origin {
-			fmt.Fprintf(table, "%s\t%v\t%s\n", s.Key, s.Value, s.Origin)
-		} else {
-			fmt.Fprintf(table, "%s\t%v\n", s.Key, s.Value)
+			row = append(row, s.Origin)
 		}
+		rows = append(rows, row)
 	}
-	return table.Flush()
+	return writeTable(w, rows)
 }
 
 func configReferenceCommand() *cobra.Command {

@@ -28,7 +28,7 @@ hold: chancery fsck does. docs/DOCTOR.md explains every code.
 
 Exit code 0 if nothing is worse than info, 1 if something is to be fixed, 2 if chancery.yaml cannot be used,
 4 if parts of the installation contradict each other.`,
-		Args: exactly(1, "DIR"),
+		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := site.Doctor{Dir: args[0], Quick: quick, Now: time.Now}.Run(cmd.Context())
 			if err != nil {

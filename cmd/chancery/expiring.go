@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,10 +97,9 @@ func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]a
 }
 
 func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.Time) error {
-	var b bytes.Buffer
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	if len(all) > 0 {
-		fmt.Fprintln(table, "NOT AFTER\tDAYS\tPURPOSE\tNAME\tSERIAL\tSUCCESSOR")
+		rows = append(rows, []string{"NOT AFTER", "DAYS", "PURPOSE", "NAME", "SERIAL", "SUCCESSOR"})
 	}
 	for _, text := range all {
 		var c ending
@@ -111,10 +110,11 @@ func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.T
 		if c.Superseded {
 			successor = "live"
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", c.NotAfter.UTC().Format("2006-01-02 15:04"), int(c.NotAfter.Sub(now).Hours()/24),
-			c.Purpose, c.CN, c.Serial, successor)
+		days := int(c.NotAfter.Sub(now).Hours() / 24)
+		rows = append(rows, []string{c.NotAfter.Format(time.RFC3339), strconv.Itoa(days), c.Purpose, c.CN, c.Serial, successor})
 	}
-	if err := table.Flush(); err != nil {
+	var b bytes.Buffer
+	if err := writeTable(&b, rows); err != nil {
 		return err
 	}
 	fmt.Fprintf(&b, "%d certificates\n", len(all))

@@ -105,7 +105,7 @@ func offlinePassphrase(cmd *cobra.Command, fd int) (*os.File, error) {
 	if fd >= 0 {
 		return os.NewFile(uintptr(fd), "passphrase"), nil
 	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
+	if !isTerminal(os.Stdin) {
 		return nil, fmt.Errorf("%w: the standard input is no terminal to ask for the passphrase: give --passphrase-fd", errUsage)
 	}
 	fmt.Fprint(cmd.ErrOrStderr(), "passphrase of the offline keys: ")

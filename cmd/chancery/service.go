@@ -257,16 +257,7 @@ func sameCommand(requestID string) string {
 		words = append([]string{words[0], words[1], "--request-id", requestID}, words[2:]...)
 	}
 	for i, w := range words {
-		words[i] = quoted(w)
+		words[i] = site.ShellWord(w)
 	}
 	return strings.Join(words, " ")
-}
-
-// quoted writes a word so that a shell reads it as one.
-func quoted(word string) string {
-	plain := "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./_-"
-	if word != "" && strings.Trim(word, plain) == "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

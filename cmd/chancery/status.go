@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,17 +69,17 @@ func (s *service) status(ctx context.Context, w io.Writer, params map[string]any
 }
 
 func printCertificates(w io.Writer, msg string, certificates []certificateStatus) error {
-	var b bytes.Buffer
-	fmt.Fprintln(&b, msg)
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	if len(certificates) > 0 {
-		fmt.Fprintln(table, "SERIAL\tPURPOSE\tNAME\tNOT AFTER\tREQUEST ID\tDIRECTORY\tSTATE")
+		rows = append(rows, []string{"SERIAL", "PURPOSE", "NAME", "NOT AFTER", "REQUEST ID", "DIRECTORY", "STATE"})
 	}
 	for _, c := range certificates {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", c.Serial, c.Purpose, c.CN, c.NotAfter.Format("2006-01-02"), c.RequestID,
-			c.Directory.State, coloured(w, c.State), c.revocation())
+		rows = append(rows, []string{c.Serial, c.Purpose, c.CN, c.NotAfter.Format(time.RFC3339), c.RequestID, c.Directory.State,
+			coloured(w, c.State) + c.revocation()})
 	}
-	if err := table.Flush(); err != nil {
+	var b bytes.Buffer
+	fmt.Fprintln(&b, msg)
+	if err := writeTable(&b, rows); err != nil {
 		return err
 	}
 	_, err := w.Write(b.Bytes())
