@@ -14,7 +14,8 @@ import (
 )
 
 // TestContainer runs what the Containerfile says in a root that holds only what the Containerfile copies: as
-// its user, read-only but for the volume, with nothing but /proc and /dev/null besides, which every engine gives.
+// its user, read-only but for the volume, with nothing but /proc and /dev/null besides, which every engine
+// gives.
 func TestContainer(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("container/Containerfile")

@@ -18,8 +18,9 @@ import (
 )
 
 // How many connections there may be: of callers, of any one of them, and on top of that of those who have
-// not shown who they are. One caller in trouble keeps no other out. Where there are too many of the latter, the one that has taken longest makes room: an honest
-// handshake takes milliseconds, and strangers who only hold the door would otherwise shut it.
+// not shown who they are. One caller in trouble keeps no other out. Where there are too many strangers, the
+// one that has taken longest makes room: an honest handshake takes milliseconds, and strangers who only hold
+// the door would otherwise shut it.
 const (
 	maxConns      = 1024
 	maxPerCaller  = 256

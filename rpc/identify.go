@@ -13,7 +13,8 @@ import (
 )
 
 // identify tells who makes a request, or why that is a stranger. The door has asked before it let the
-// connection in; it is asked again on every request, because a connection outlives what was true when it was made: the certificate expires, or is revoked.
+// connection in; it is asked again on every request, because a connection outlives what was true when it was
+// made: the certificate expires, or is revoked.
 func (s *Server) identify(ctx context.Context, r *http.Request) (rq *request, stranger string, err error) {
 	if r.TLS == nil {
 		return nil, "caller.no_certificate", nil

@@ -45,17 +45,16 @@ type params interface{ about() about }
 
 // request is one call of a known caller.
 type request struct {
-	caller *caller
-	who    audit.Actor
-	method string
-	id     string // the request id
-	made   bool   // the caller gave none, so it was made for it: every answer says it, and a retry can use it
-	body   string // SHA-256 of what is asked, lower-case hex
-	about  about
-	ends   time.Time // the caller's certificate, the one of this connection
-	result string    // how it ended, for Options.Observe
-
-	transport string // which codec it came by
+	caller    *caller
+	who       audit.Actor
+	method    string
+	id        string // the request id
+	made      bool   // the caller gave none, so it was made for it: every answer says it, and a retry can use it
+	body      string // SHA-256 of what is asked, lower-case hex
+	about     about
+	ends      time.Time // the caller's certificate, the one of this connection
+	result    string    // how it ended, for Options.Observe
+	transport string    // which codec it came by
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets

@@ -12,8 +12,8 @@ type rules struct {
 	tls     *tls.Config
 }
 
-// Prepare checks a configuration. What it returns, called by one at a time, puts it into force, for every request and connection
-// that begins from then on, those on connections that are open already among them.
+// Prepare checks a configuration. What it returns, called by one at a time, puts it into force, for every
+// request and connection that begins from then on, also on connections that are open already.
 func (s *Server) Prepare(c Config, minTLS12 bool) (apply func(), err error) {
 	next, err := s.newRules(c, minTLS12)
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 )
 
 // Snapshot copies the database at path, of which another process may be the writer, as it is at one
-// moment, to the new file at to, of mode 0600, and gives the head of the log in the copy. The copy holds no sealed
-// secrets. It is durable when Snapshot returns; after an error what is at to, and beside it, is of no use.
+// moment, to the new file at to, of mode 0600, and gives the head of the log in the copy. The copy holds no
+// sealed secrets. It is durable when Snapshot returns; after an error what is at to, and beside it, is of no
+// use.
 func Snapshot(ctx context.Context, path, to string) (size int64, root audit.Hash, err error) {
 	size, root, err = snapshot(ctx, path, to)
 	if err != nil {
