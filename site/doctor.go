@@ -278,11 +278,8 @@ func (e *examination) checkExpiry(ctx context.Context) ([]Finding, error) {
 	return found, err
 }
 
-// When a debt is no longer on its way. Lists live for a week.
-const (
-	lateDebt    = 15 * time.Minute
-	lateCRLDebt = 12 * time.Hour
-)
+// lateCRLDebt is when a list that is owed needs somebody today: lists live for a week.
+const lateCRLDebt = 12 * time.Hour
 
 // checkDebts folds what is owed: one place that is down owes thousands.
 func (e *examination) checkDebts(ctx context.Context) ([]Finding, error) {
@@ -303,7 +300,7 @@ func (e *examination) checkDebts(ctx context.Context) ([]Finding, error) {
 			code = "owed.list"
 		case d.Parked:
 			code = "owed.parked"
-		case age >= lateDebt:
+		case age >= lateAfter:
 			code = "owed.late"
 		}
 		key := code + " " + string(d.Topic)

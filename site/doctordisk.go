@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// What has to be free. A copy of what is there must fit beside it, or no backup can be made or put back.
+// What has to be free, in octets and files. For doctor a copy of what is there must fit beside it, too, or no
+// backup can be made or put back.
 const (
-	lowDisk   = 1 << 30
+	lowDisk   = 512 << 20
 	fullDisk  = 64 << 20
 	lowInodes = 1000
 )

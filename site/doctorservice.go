@@ -73,14 +73,13 @@ func (e *examination) checkRoom(ctx context.Context) ([]Finding, error) {
 
 const (
 	clockStep = 24 * time.Hour  // the key room doubts the clock after that
-	clockSlip = 2 * time.Second // between two looks
 	clockAway = 5 * time.Minute // what the key room allows the daemon
 )
 
 func (e *examination) checkClock(ctx context.Context) ([]Finding, error) {
 	var found []Finding
 	behind := func(what string, recorded time.Time) {
-		if now := e.Now(); recorded.After(now.Add(clockSlip)) {
+		if now := e.Now(); recorded.After(now.Add(clockSkew)) {
 			found = append(found, e.find("clock.behind", what, "it was written at %s, and the clock says %s", recorded.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
 		}
 	}

@@ -100,7 +100,8 @@ func Steps(dir string, m Manifest) ([]Step, error) {
 	}
 	steps := []Step{{Do: "make sure that the old key room never runs again: a CA key lives in exactly one"}}
 	for _, p := range m.Elsewhere {
-		steps = append(steps, Step{"put " + p.Name + " where the configuration has it, or change the configuration", "mkdir -p " + ShellWord(filepath.Dir(p.Path)) + " && mv -T " + ShellWord(filepath.Join(dir, p.Name)) + " " + ShellWord(p.Path)})
+		steps = append(steps, Step{"put " + p.Name + " where the configuration has it, or change the configuration",
+			"mkdir -p " + ShellWord(filepath.Dir(p.Path)) + " && mv -T " + ShellWord(filepath.Join(dir, p.Name)) + " " + ShellWord(p.Path)})
 	}
 	for _, path := range c.namedFiles() {
 		if _, err := os.Stat(path); err != nil {
@@ -114,7 +115,8 @@ func Steps(dir string, m Manifest) ([]Step, error) {
 			"install -m 0400 /dev/stdin " + ShellWord(room.PassphraseFile)})
 	}
 	if path, local := c.Git.local(); local {
-		steps = append(steps, Step{"put the newest clone of the git repository back, as the daemon's user, from any host that pulls it; it is the witness of what came after the backup, and no backup holds it", "git clone --bare CLONE " + ShellWord(path)})
+		steps = append(steps, Step{"put the newest clone of the git repository back, as the daemon's user, from any host that pulls it; it is the witness of what came after the backup, and no backup holds it",
+			"git clone --bare CLONE " + ShellWord(path)})
 	}
 	keyroom := "chancery-keyroom --config " + ShellWord(roomConfig)
 	return append(steps,

@@ -25,10 +25,7 @@ const (
 	recentError  = time.Minute
 	lateAfter    = 10 * time.Minute // a debt
 	tooLateAfter = time.Hour
-	clockSkew    = time.Minute
-
-	spaceWarning  = 512 << 20 // octets
-	spaceCritical = 64 << 20
+	clockSkew    = time.Minute // of what was recorded before
 )
 
 // survey is what the installation looked like at one moment.
@@ -211,9 +208,9 @@ func (f *alarmFinder) askStore(ctx context.Context) {
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(f.config.State, &disk); err != nil {
 		f.raise(codeStoreUnread, "", time.Time{})
-	} else if free := disk.Bavail * uint64(disk.Bsize); free < spaceWarning {
+	} else if free := disk.Bavail * uint64(disk.Bsize); free < lowDisk {
 		a := f.raise(codeStoreSpace, "", time.Time{})
-		if free < spaceCritical {
+		if free < fullDisk {
 			a.Severity = SeverityCritical
 		}
 	}
