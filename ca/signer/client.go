@@ -71,15 +71,26 @@ func (c *Client) Hello() Hello {
 
 // FreshHello is what the room says of itself now, over a connection of its own.
 func (c *Client) FreshHello(ctx context.Context) (Hello, error) {
-	l, hello, err := dial(ctx, c.path)
+	l, hello, err := c.look(ctx)
 	if err != nil {
 		return Hello{}, err
 	}
 	l.close()
-	if known := c.Hello().Room; hello.Room != known {
-		return Hello{}, fmt.Errorf("the key room at %s is %s, no longer %s", c.path, hello.Room, known)
-	}
 	return hello, nil
+}
+
+// look greets the room on a second line, and fails if it is another one or an old copy.
+func (c *Client) look(ctx context.Context) (*line, Hello, error) {
+	known := c.Hello() // before the room speaks: calls move it meanwhile
+	l, hello, err := dial(ctx, c.path)
+	if err != nil {
+		return nil, Hello{}, err
+	}
+	if err := hello.continues(known); err != nil {
+		l.close()
+		return nil, Hello{}, fmt.Errorf("the key room at %s: %w", c.path, err)
+	}
+	return l, hello, nil
 }
 
 // RoomState is the room's last word on itself, in the form in which it enters the log.
@@ -192,15 +203,11 @@ func (h Hello) continues(known Hello) error {
 // ours: it tells whether a call now would be heard, without waiting behind those under way, and moves
 // nothing. It gives what the room said now, and fails as Dial does, and with ErrRoomBehind.
 func (c *Client) Check(ctx context.Context) (Hello, error) {
-	known := c.Hello() // before the room speaks: calls move it meanwhile
-	l, hello, err := dial(ctx, c.path)
+	l, hello, err := c.look(ctx)
 	if err != nil {
 		return Hello{}, err
 	}
 	defer l.close()
-	if err := hello.continues(known); err != nil {
-		return Hello{}, fmt.Errorf("the key room at %s: %w", c.path, err)
-	}
 	return hello, c.follow(ctx, l, hello.State)
 }
 
