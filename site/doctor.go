@@ -52,7 +52,7 @@ func (r DoctorReport) Count(s Severity) int {
 // Contradicts tells whether a finding says that parts of the installation contradict each other, so that
 // somebody may have altered or exchanged one.
 func (r DoctorReport) Contradicts() bool {
-	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return doctorCode(f.Code).Contradiction })
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return findingKindOf(f.Code).contradiction })
 }
 
 // Misconfigured tells whether chancery.yaml could not be used, so that most could not be looked at.
@@ -238,9 +238,9 @@ func (e *examination) attempt(ctx context.Context, c check) (findings []Finding)
 
 // find makes a finding, with the severity and the fix that its code has.
 func (e *examination) find(code, subject, format string, args ...any) Finding {
-	known := doctorCode(code)
-	fix := strings.NewReplacer("{dir}", e.dir, "{store}", e.config.StorePath(), "{room}", e.roomFiles.State, "{subject}", subject).Replace(known.Fix)
-	return Finding{Code: code, Severity: known.Severity, Subject: subject, Reason: fmt.Sprintf(format, args...), Fix: fix}
+	known := findingKindOf(code)
+	fix := strings.NewReplacer("{dir}", e.dir, "{store}", e.config.StorePath(), "{room}", e.roomFiles.State, "{subject}", subject).Replace(known.fix)
+	return Finding{Code: code, Severity: known.severity, Subject: subject, Reason: fmt.Sprintf(format, args...), Fix: fix}
 }
 
 func (e *examination) checkConfig(context.Context) ([]Finding, error) {

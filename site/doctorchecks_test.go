@@ -91,13 +91,13 @@ func TestDoctorCodes(t *testing.T) {
 	}
 	known := make(map[string]bool)
 	var table strings.Builder
-	for _, c := range DoctorCodes() {
-		if known[c.Code] {
-			t.Errorf("%s is there twice", c.Code)
+	for _, c := range findingKinds() {
+		if known[c.code] {
+			t.Errorf("%s is there twice", c.code)
 		}
-		known[c.Code] = true
-		if !used[c.Code] {
-			t.Errorf("%s is never said", c.Code)
+		known[c.code] = true
+		if !used[c.code] {
+			t.Errorf("%s is never said", c.code)
 		}
 		table.WriteString(documented(c))
 	}
@@ -111,14 +111,14 @@ func TestDoctorCodes(t *testing.T) {
 	}
 }
 
-func documented(c DoctorCode) string {
-	severity := string(c.Severity)
+func documented(c findingKind) string {
+	severity := string(c.severity)
 	if severity == "" {
 		severity = "by time"
 	}
-	if c.Contradiction {
+	if c.contradiction {
 		severity += ", exit code 4"
 	}
-	fix := strings.NewReplacer("{dir}", "DIR", "{store}", "STORE", "{room}", "ROOM", "{subject}", "SUBJECT", "|", `\|`).Replace(c.Fix)
-	return "| `" + c.Code + "` | " + severity + " | " + c.Meaning + " | " + fix + " |\n"
+	fix := strings.NewReplacer("{dir}", "DIR", "{store}", "STORE", "{room}", "ROOM", "{subject}", "SUBJECT", "|", `\|`).Replace(c.fix)
+	return "| `" + c.code + "` | " + severity + " | " + c.meaning + " | " + fix + " |\n"
 }

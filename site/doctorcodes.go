@@ -1,40 +1,40 @@
 package site
 
-// DoctorCode is what a code of doctor stands for.
-type DoctorCode struct {
-	Code     string
-	Severity Severity // empty: by how near the end is
-	Meaning  string
-	// Fix is what to do; {dir} is the installation, {store} its store, {room} the folder of the key room's
+// findingKind is what a code of doctor stands for; alarmKind is the same for what the daemon itself says.
+type findingKind struct {
+	code     string
+	severity Severity // empty: by how near the end is
+	meaning  string
+	// fix is what to do; {dir} is the installation, {store} its store, {room} the folder of the key room's
 	// keys and journal, {subject} what the finding is about.
-	Fix string
-	// Contradiction marks what somebody may have altered or exchanged.
-	Contradiction bool
+	fix string
+	// contradiction marks what somebody may have altered or exchanged.
+	contradiction bool
 }
 
-// doctorCode gives what is known of a code; nothing of codes that are not doctor's own.
-func doctorCode(code string) DoctorCode {
-	for _, c := range DoctorCodes() {
-		if c.Code == code {
+// findingKindOf gives what is known of a code; nothing of codes that are not doctor's own.
+func findingKindOf(code string) findingKind {
+	for _, c := range findingKinds() {
+		if c.code == code {
 			return c
 		}
 	}
-	return DoctorCode{Code: code, Severity: SeverityWarning}
+	return findingKind{code: code, severity: SeverityWarning}
 }
 
 const fixOwner = "find out who changed it; restore it from a backup"
 
-// DoctorCodes gives every code that doctor can say, in the order of docs/DOCTOR.md.
-func DoctorCodes() []DoctorCode {
-	var all []DoctorCode
-	for _, some := range [][]DoctorCode{serviceCodes(), keyCodes(), fileCodes(), publicationCodes(), hostCodes()} {
+// findingKinds gives every code that doctor can say, in the order of docs/DOCTOR.md.
+func findingKinds() []findingKind {
+	var all []findingKind
+	for _, some := range [][]findingKind{serviceCodes(), keyCodes(), fileCodes(), publicationCodes(), hostCodes()} {
 		all = append(all, some...)
 	}
 	return all
 }
 
-func serviceCodes() []DoctorCode {
-	return []DoctorCode{
+func serviceCodes() []findingKind {
+	return []findingKind{
 		{"config", SeverityCritical, "chancery.yaml cannot be used; most could not be looked at", "correct what the message shows; docs/CONFIG.md has every key", false},
 		{"check.denied", SeverityInfo, "this user may not look", "run it as root: sudo chancery doctor {dir}", false},
 		{"check.failed", SeverityWarning, "a check could not be made", "mend what the message says, and run chancery doctor {dir} again", false},
@@ -57,8 +57,8 @@ func serviceCodes() []DoctorCode {
 	}
 }
 
-func keyCodes() []DoctorCode {
-	return []DoctorCode{
+func keyCodes() []findingKind {
+	return []findingKind{
 		{"key.server", SeverityCritical, "the service's own certificate and key do not fit, or cannot be read", "restore server.pem and server.key, which belong together, from a backup", false},
 		{"key.server_chain", SeverityCritical, "the service's own certificate does not chain to trust/root.pem: no caller will believe it", "restore server.pem and trust/root.pem from a backup", false},
 		{"key.server_name", SeverityWarning, "the service's own certificate is not for the host that it listens at", "callers must use a name that it has; openssl x509 -in {subject} -noout -ext subjectAltName shows them", false},
@@ -81,8 +81,8 @@ func keyCodes() []DoctorCode {
 	}
 }
 
-func fileCodes() []DoctorCode {
-	return []DoctorCode{
+func fileCodes() []findingKind {
+	return []findingKind{
 		{"mode.secret", SeverityCritical, "everybody can read a secret", "chmod 0400 {subject}", false},
 		{"mode.folder", SeverityCritical, "everybody can enter the folder of secrets or state", "chmod o-rwx {subject}", false},
 		{"mode.writable", SeverityCritical, "everybody can write it", "chmod o-w {subject}; see first who has changed it", false},
@@ -97,8 +97,8 @@ func fileCodes() []DoctorCode {
 	}
 }
 
-func publicationCodes() []DoctorCode {
-	return []DoctorCode{
+func publicationCodes() []findingKind {
+	return []findingKind{
 		{"directory.file", SeverityCritical, "the directory's file is not there, or the daemon's user cannot replace it", "give file, lock and folder to the daemon's user: chown --reference={store} {subject}* $(dirname {subject})", false},
 		{"directory.unreachable", SeverityCritical, "an LDAP server cannot be asked", "see that it runs and that the way there is open: ldapsearch -x -H {subject} -s base -b ''", false},
 		{"directory.tls", SeverityCritical, "an LDAP server does not prove who it is, or we cannot", "compare directory.ca with what the server shows, and the host in the URL with its certificate", false},
@@ -120,8 +120,8 @@ func publicationCodes() []DoctorCode {
 	}
 }
 
-func hostCodes() []DoctorCode {
-	return []DoctorCode{
+func hostCodes() []findingKind {
+	return []findingKind{
 		{"unit.exposure", SeverityWarning, "a systemd unit is less confined than it should be", "take the unit that was delivered; systemd-analyze security {subject} shows what is open", false},
 		{"unit.unknown", SeverityInfo, "units are there, and how confined they are is unknown", "run it where systemd-analyze of systemd 250 or later is: apt-get install systemd", false},
 		{"host.swap", SeverityWarning, "memory, with keys in it, can be written to a swap device", "swapoff -a and remove it from /etc/fstab, or encrypt it, or set MemorySwapMax=0 in both units", false},

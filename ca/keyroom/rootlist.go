@@ -22,8 +22,8 @@ const (
 	rootListFile = "root.crl.pem"
 )
 
-// MaxRootListDays is the longest life of a CRL of the root, in days.
-const MaxRootListDays = 800
+// maxRootListDays is the longest life of a CRL of the root, in days.
+const maxRootListDays = 800
 
 // RootList is the signing of the root's next CRL, on the machine where the root key is. It needs nothing
 // else of the installation.
@@ -43,8 +43,8 @@ func (r RootList) Sign() (*list.List, error) {
 	if r.Days == 0 {
 		r.Days = rootListDays
 	}
-	if r.Days < 1 || r.Days > MaxRootListDays {
-		return nil, fmt.Errorf("%w: %d days; want 1 to %d", ErrConfig, r.Days, MaxRootListDays)
+	if r.Days < 1 || r.Days > maxRootListDays {
+		return nil, fmt.Errorf("%w: %d days; want 1 to %d", ErrConfig, r.Days, maxRootListDays)
 	}
 	root, last, err := readRootList(r.Offline)
 	if errors.Is(err, os.ErrNotExist) {
