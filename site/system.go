@@ -30,8 +30,8 @@ type System struct {
 // Account is a user and its group.
 type Account struct{ UID, GID int }
 
-// tree is a folder that is made under another name, and then gets its own.
-type tree struct{ draft, name string }
+// drafted is a folder that is made under another name, and then gets its own.
+type drafted struct{ draft, name string }
 
 // Run makes everything in drafts and then gives them their names, the configuration last: the units do
 // not start without it. What exists is never touched. The first certificates are issued by a key room
@@ -74,11 +74,11 @@ func (s System) Run(ctx context.Context) error {
 	if err := copyFiles(filepath.Join(state, "offline"), offline, 0o400); err != nil {
 		return err
 	}
-	trees, err := s.share(state)
+	all, err := s.share(state)
 	if err != nil {
 		return err
 	}
-	return giveNames(append(trees, tree{offline, s.Offline}, tree{etc, etcFolder}))
+	return giveNames(append(all, drafted{offline, s.Offline}, drafted{etc, etcFolder}))
 }
 
 // nothingThere refuses to make an installation where one is, or part of one.
@@ -147,7 +147,7 @@ func (s System) roomConfig(path string) ([]byte, error) {
 }
 
 // share gives each of the two users a folder with what is theirs.
-func (s System) share(draft string) ([]tree, error) {
+func (s System) share(draft string) ([]drafted, error) {
 	room, daemon := filepath.Join(draft, "keyroom"), filepath.Join(draft, "daemon")
 	if err := os.Mkdir(daemon, 0o700); err != nil {
 		return nil, fmt.Errorf("making %s: %w", daemonFolder, err)
@@ -165,7 +165,7 @@ func (s System) share(draft string) ([]tree, error) {
 			return nil, err
 		}
 	}
-	return []tree{{room, roomFolder}, {daemon, daemonFolder}}, nil
+	return []drafted{{room, roomFolder}, {daemon, daemonFolder}}, nil
 }
 
 // give makes everything below folder, and folder itself, a user's own, durably.
@@ -185,16 +185,16 @@ func give(folder string, owner Account) error {
 	return nil
 }
 
-// giveNames gives the trees their names, in order. If one cannot be had, those before it are taken back.
-func giveNames(trees []tree) error {
-	for n, t := range trees {
+// giveNames gives folders their names, in order. If one cannot be had, those before it are taken back.
+func giveNames(all []drafted) error {
+	for n, t := range all {
 		err := os.Rename(t.draft, t.name)
 		if err == nil {
 			err = syncFolder(filepath.Dir(t.name))
 			n++
 		}
 		if err != nil {
-			for _, made := range trees[:n] {
+			for _, made := range all[:n] {
 				err = errors.Join(err, os.RemoveAll(made.name))
 			}
 			return fmt.Errorf("naming the installation: %w", err)

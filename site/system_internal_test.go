@@ -15,7 +15,7 @@ func TestNamesAreTakenBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err := giveNames([]tree{{path("draft1"), path("state")}, {path("draft2"), path("taken")}})
+	err := giveNames([]drafted{{path("draft1"), path("state")}, {path("draft2"), path("taken")}})
 	if err == nil {
 		t.Error("a folder of somebody else's was replaced")
 	}
