@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,6 +108,9 @@ func TestReleaseRefuses(t *testing.T) {
 	}
 	if w.head() != from {
 		t.Errorf("a refusal changed the books: %s", w.types(from))
+	}
+	if _, err := w.releaseBy("live", RevokeRequest{Serial: live.Serial}); !strings.Contains(refusalOf(t, err).Error(), "no certificate on hold matches") {
+		t.Errorf("of a live certificate it says %v", err)
 	}
 	// Of a name, what is on hold is released and the rest stays.
 	if _, err = w.revokeBy("r4", RevokeRequest{Serial: live.Serial, Reason: cert.CertificateHold}); err != nil {

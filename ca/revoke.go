@@ -160,7 +160,7 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 		rule, err := w.request.May(c)
 		if err != nil && w.request.Serial != "" {
 			// That there is such a certificate is not told to somebody who may not see it.
-			none := noCertificate()
+			none := w.nothing()
 			none.Record = err.Error()
 			return nil, none
 		}
@@ -190,7 +190,15 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 	case why != nil:
 		return nil, why
 	}
-	return nil, noCertificate()
+	return nil, w.nothing()
+}
+
+// nothing is the refusal where nothing was selected, or nothing that the caller may see.
+func (w *revocation) nothing() *Refusal {
+	if w.method == ReleaseMethod {
+		return refuse("certificate.unknown", "no certificate on hold matches; ca.status tells what there is")
+	}
+	return noCertificate()
 }
 
 func noCertificate() *Refusal {

@@ -99,7 +99,7 @@ func parseConfig(path string) (c Config, d *document, err error) {
 		return c, d, d.problems(err)
 	}
 	if d.text, err = readText(abs); errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("there is no %s; chancery init makes an installation", path)
+		err = errors.New("it is not there; chancery init makes an installation")
 	}
 	if err == nil {
 		d.places, err = locate(d.text)

@@ -116,7 +116,7 @@ func publicationCodes() []findingKind {
 		{"git.list_bad", SeverityCritical, "what is at the tip is not a list of our CA", fixGit, false},
 		{"git.list_old", SeverityCritical, "a list at the tip is older than one that was published: somebody put it back", fixGit, false},
 		{"git.list_expired", SeverityCritical, "a list at the tip has expired: hosts refuse everybody", "start the daemon, which signs and publishes at once; its log says what is in the way", false},
-		{"git.list_unknown", SeverityCritical, "a genuine list at the tip is unknown to the books: the store is an old copy", fixStoreOld, true},
+		{"git.list_unknown", SeverityCritical, "a genuine list at the tip is unknown to the books: the store is an old copy", fixGitAhead, true},
 	}
 }
 

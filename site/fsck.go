@@ -156,6 +156,7 @@ const (
 	fixLog       = "restore the store from a backup that verifies, then run chancery recover"
 	fixRoomOld   = "put back the newest copy of the key room; nothing is signed until then"
 	fixStoreOld  = "stop the daemon and run chancery recover"
+	fixGitAhead  = "stop the daemon and run chancery recover; if nothing was missing, the key room is an old copy too: docs/BACKUP.md"
 	fixRows      = "the rows were changed outside the service: restore the store from a backup that verifies, then run chancery recover"
 	fixDirectory = "the next sweep repairs it; if it comes back, find out who else writes there"
 	fixGit       = "the service puts its files back within minutes; find out who else writes to the folder"

@@ -123,7 +123,7 @@ func (f *fsck) checkGitList(id cert.Issuer, book *audit.IssuerBook, issuer *x509
 	}
 	signed, known := book.Find(cert.SHA256(der))
 	if !known {
-		f.violation("git.list_unknown", string(id), fixStoreOld, "list %s at the tip is genuine and the log does not know it", parsed.Number)
+		f.violation("git.list_unknown", string(id), fixGitAhead, "list %s at the tip is genuine and the log does not know it", parsed.Number)
 		return audit.Signed{}, false
 	}
 	if published, ok := new(big.Int).SetString(book.PublishedNumber, 10); ok && parsed.Number.Cmp(published) < 0 {

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (c *Config) fixed(next *Config) error {
 		{"listen", c.Listen, next.Listen}, {"keyroom", c.KeyRoom, next.KeyRoom}, {"state", c.State, next.State}, {"trust", c.Trust, next.Trust}, {"health", c.Health, next.Health},
 	} {
 		if k.was != k.is {
-			failed = append(failed, wrong(k.key, "%s was %s: it cannot change while the service runs; restart it", k.key, k.was))
+			failed = append(failed, wrong(k.key, "%s was %s: it cannot change while the service runs; restart it", k.key, cmp.Or(k.was, "not set")))
 		}
 	}
 	if (c.Directory == nil) != (next.Directory == nil) {

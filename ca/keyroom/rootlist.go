@@ -166,13 +166,13 @@ func judgeRootList(text []byte, root *x509.Certificate, last *list.List, now tim
 	if err := next.Current(now); err != nil {
 		return nil, err
 	}
-	if next.ThisUpdate.Before(last.ThisUpdate) {
-		return nil, fmt.Errorf("it is of %s, before list %s of %s: look at the clock of the machine that signed it",
-			next.ThisUpdate.Format(time.RFC3339), last.Number, last.ThisUpdate.Format(time.RFC3339))
-	}
 	unknown := func(cert.Serial) (time.Time, bool) { return time.Time{}, false }
 	if err := list.Follows(next, last, unknown, func(list.Entry) bool { return false }); err != nil {
 		return nil, fmt.Errorf("it does not follow list %s: %w; copy that list over the %s beside the root key, and sign again", last.Number, err, rootListFile)
+	}
+	if next.ThisUpdate.Before(last.ThisUpdate) {
+		return nil, fmt.Errorf("it is of %s, before list %s of %s: look at the clock of the machine that signed it",
+			next.ThisUpdate.Format(time.RFC3339), last.Number, last.ThisUpdate.Format(time.RFC3339))
 	}
 	return next, nil
 }

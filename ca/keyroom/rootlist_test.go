@@ -160,6 +160,7 @@ func TestRootListInstalled(t *testing.T) {
 	}{
 		"the same number":        {r.list(5, at, year, revoked, list.Entry{Serial: "7f02", RevokedAt: revoked.RevokedAt}), "number 5"},
 		"a lower number":         {r.list(4, at, year, revoked), "number 4"},
+		"an old one":             {r.list(4, at.Add(-time.Minute), year, revoked), "number 4"},
 		"a lost entry":           {r.list(6, at, year), "7f01"},
 		"an entry with a date":   {r.list(6, at, year, list.Entry{Serial: "7f01", RevokedAt: at.UTC(), Reason: cert.CACompromise}), "7f01"},
 		"an older list":          {r.list(6, at.Add(-time.Minute), year, revoked), "look at the clock"},

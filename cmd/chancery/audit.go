@@ -36,7 +36,7 @@ func auditVerifyCommand() *cobra.Command {
 		Long: `Verify the log of the installation in DIR without trusting the CA: every leaf and its place in the lives
 it tells of, the Merkle tree, and every checkpoint and list in the git history. Only DIR/trust/log.pub is
 believed; keep a copy of it elsewhere. Exit code 4 with the first record that contradicts.`,
-		Args: exactly(0, "takes no argument"), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: exactly(0, "takes no argument; --dir DIR names the installation"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return errNoDir
@@ -114,7 +114,7 @@ func auditShowCommand() *cobra.Command {
 		Short: "Show what the log says, of everything or of one certificate's life",
 		Long: `Show what the log of the installation in DIR says, a line a leaf: of everything, or of the lives of the
 certificates with a serial number or for a common name. Nothing is verified; chancery audit verify does that.`,
-		Args: exactly(0, "takes no argument"), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: exactly(0, "takes no argument; --dir DIR names the installation"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return errNoDir

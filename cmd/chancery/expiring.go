@@ -117,7 +117,11 @@ func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.T
 	if err := writeTable(&b, rows); err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "%d certificates\n", len(all))
+	if len(all) == 1 {
+		fmt.Fprintln(&b, "1 certificate")
+	} else {
+		fmt.Fprintf(&b, "%d certificates\n", len(all))
+	}
 	if notice != "" {
 		fmt.Fprintf(&b, "notice: %s\n", notice)
 	}

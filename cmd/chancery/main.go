@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -73,7 +74,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(initCommand(), upCommand(), backupCommand(), restoreCommand(), recoverCommand(), fsckCommand(), doctorCommand(), auditCommand(), configCommand())
 	root.AddCommand(issueCommand(), renewCommand(), revokeCommand(), holdCommand(), releaseCommand(), retireCommand(), statusCommand(), findCommand(), chainCommand(), expiringCommand(), whoamiCommand(), rootListCommand(), manCommand())
 	return root
@@ -83,7 +84,10 @@ func newCommand() *cobra.Command {
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
-			return fmt.Errorf("%w: %s %s", errUsage, cmd.CommandPath(), what)
+			if n == 0 {
+				return fmt.Errorf("%w: %s %s", errUsage, cmd.CommandPath(), what)
+			}
+			return fmt.Errorf("%w: got %d arguments, want %d: %s %s; %s --help tells more", errUsage, len(args), n, cmd.CommandPath(), what, cmd.CommandPath())
 		}
 		return nil
 	}
@@ -91,10 +95,25 @@ func exactly(n int, what string) cobra.PositionalArgs {
 
 // subcommand makes a word that is no command a usage error.
 func subcommand(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%w: there is no command %q; %s --help tells which there are", errUsage, args[0], cmd.CommandPath())
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	cmd.SuggestionsMinimumDistance = 2 // letters
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("%w: there is no command %q; did you mean %s?", errUsage, args[0], strings.Join(near, " or "))
+	}
+	return fmt.Errorf("%w: there is no command %q; %s --help tells which there are", errUsage, args[0], cmd.CommandPath())
+}
+
+// flagError makes a flag that cannot be read a usage error. Flags are read before words: of a command that is
+// misspelt they are all unknown, and the command is what is wrong.
+func flagError(cmd *cobra.Command, err error) error {
+	if cmd.HasSubCommands() {
+		if wrong := subcommand(cmd, cmd.Flags().Args()); wrong != nil {
+			return wrong
+		}
+	}
+	return fmt.Errorf("%w: %w", errUsage, err)
 }
 
 // binaries is the folder of the other programs: they are installed beside this one.

@@ -19,7 +19,7 @@ func createNew(path string, mode fs.FileMode) (*newFile, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	switch {
 	case errors.Is(err, fs.ErrExist):
-		return nil, fmt.Errorf("%w: %s exists and is not overwritten, so nothing was asked: move it away, or name another file", errUsage, path)
+		return nil, fmt.Errorf("%w: %s exists and is not overwritten, so nothing was asked: move it away, or name another file (--help says how)", errUsage, path)
 	case err != nil:
 		return nil, fmt.Errorf("%w: nothing was asked: %w", errUsage, err)
 	}

@@ -53,6 +53,9 @@ func (s *service) flags(cmd *cobra.Command) {
 	cmd.MarkFlagsOneRequired("dir", "url")
 	checkOutput := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if !cmd.Flags().Changed("dir") && !cmd.Flags().Changed("url") {
+			return fmt.Errorf("%w: say which service: --dir DIR for one on this machine, or --url, --cert, --key and --trust", errUsage)
+		}
 		if err := cmd.ValidateFlagGroups(); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
 		}
