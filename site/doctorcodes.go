@@ -99,7 +99,7 @@ func fileCodes() []findingKind {
 
 func publicationCodes() []findingKind {
 	return []findingKind{
-		{"directory.file", SeverityCritical, "the directory's file is not there, or the daemon's user cannot replace it", "give file, lock and folder to the daemon's user: chown --reference={store} {subject}* $(dirname {subject})", false},
+		{"directory.file", SeverityCritical, "the directory's file is not there, or the daemon's user cannot replace it", "if it is gone, put it back, from a backup for instance; otherwise give file, lock and folder to the daemon's user: chown --reference={store} {subject}* $(dirname {subject})", false},
 		{"directory.unreachable", SeverityCritical, "an LDAP server cannot be asked", "see that it runs and that the way there is open: ldapsearch -x -H {subject} -s base -b ''", false},
 		{"directory.tls", SeverityCritical, "an LDAP server does not prove who it is, or we cannot", "compare directory.ca with what the server shows, and the host in the URL with its certificate", false},
 		{"directory.bind", SeverityCritical, "an LDAP server does not know us", "compare directory.bind_dn and the password, or the client certificate, with what the directory has: deploy/ldap/README.md", false},
