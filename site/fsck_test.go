@@ -367,7 +367,7 @@ func TestFsckTakesTheKeyRoom(t *testing.T) {
 	if _, err := site.Fsck(t.Context(), config(t, dir)); !errors.Is(err, signer.ErrUnreachable) {
 		t.Errorf("%v", err)
 	}
-	if code, stdout, stderr := chancery(t, "fsck", dir, "-o", "json"); code != 3 || stdout != "" || !strings.Contains(stderr, "key room") {
+	if code, stdout, stderr := chancery(t, "fsck", dir, "-o", "json"); code != 3 || stdout != "" || !strings.Contains(stderr, "start it first: systemctl start chancery-keyroom, or chancery-keyroom --config "+dir+"/keyroom.json") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 	journal := filepath.Join(dir, "keyroom", "journal")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chancery-ca/chancery/ca/signer"
 	"github.com/chancery-ca/chancery/site"
 )
 
@@ -55,13 +56,21 @@ to do. Exit code 4 on a violation, 3 if the key room is not there.`,
 			}
 			report, err := site.Fsck(cmd.Context(), config)
 			if err != nil {
-				return err
+				return askForRoom(err, args[0])
 			}
 			return printFsck(cmd.OutOrStdout(), report, output)
 		},
 	}
 	outputFlag(cmd, &output)
 	return cmd
+}
+
+// askForRoom says how to start the key room, if that is what is missing.
+func askForRoom(err error, dir string) error {
+	if !errors.Is(err, signer.ErrUnreachable) {
+		return err
+	}
+	return fmt.Errorf("%w; start it first: systemctl start chancery-keyroom, or chancery-keyroom --config %s", err, quoted(filepath.Join(dir, "keyroom.json")))
 }
 
 func printFsck(w io.Writer, report site.FsckReport, output string) error {
@@ -114,7 +123,7 @@ Nothing is signed. An old copy of the key room cannot be brought up this way: pu
 			}
 			done, err := site.Recover(cmd.Context(), config)
 			if err != nil {
-				return err
+				return askForRoom(err, args[0])
 			}
 			if output == "json" {
 				return writeJSON(cmd.OutOrStdout(), done)
