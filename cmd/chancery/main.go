@@ -75,8 +75,20 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(initCommand(), upCommand(), backupCommand(), restoreCommand(), recoverCommand(), fsckCommand(), doctorCommand(), auditCommand(), configCommand())
-	root.AddCommand(issueCommand(), renewCommand(), revokeCommand(), holdCommand(), releaseCommand(), retireCommand(), statusCommand(), findCommand(), chainCommand(), expiringCommand(), whoamiCommand(), rootListCommand(), manCommand())
+	for _, group := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Make and run:", []*cobra.Command{initCommand(), upCommand(), configCommand(), rootListCommand(), manCommand()}},
+		{"Ask the running service:", []*cobra.Command{issueCommand(), renewCommand(), holdCommand(), releaseCommand(), revokeCommand(), retireCommand(), statusCommand(), findCommand(), expiringCommand(), chainCommand(), whoamiCommand()}},
+		{"Check and repair:", []*cobra.Command{doctorCommand(), fsckCommand(), auditCommand(), backupCommand(), restoreCommand(), recoverCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
+		for _, c := range group.commands {
+			c.GroupID = group.title
+		}
+		root.AddCommand(group.commands...)
+	}
 	return root
 }
 

@@ -26,5 +26,12 @@ func TestReadmeHasEveryCommand(t *testing.T) {
 			t.Errorf("README.md has no row for %s: %s", cmd.CommandPath(), cmd.Short)
 		}
 	}
-	visit(newCommand())
+	root := newCommand()
+	visit(root)
+	for _, group := range root.Groups() {
+		title := strings.ToLower(strings.TrimSuffix(group.Title, ":"))
+		if !strings.Contains(string(readme), "\n| "+title+" | |\n") {
+			t.Errorf("README.md has no table %q", title)
+		}
+	}
 }
