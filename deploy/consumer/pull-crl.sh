@@ -52,8 +52,8 @@ GIT_TERMINAL_PROMPT=0 timeout 240 git -C "$clone" fetch --quiet --no-tags "$REPO
 if [ -n "$ALLOWED_SIGNERS" ]; then
 	commit=$(git -C "$clone" log -1 --format=%H "refs/heads/$BRANCH" -- "$FILE")
 	[ -n "$commit" ] || fail "there is no $FILE on the branch $BRANCH"
-	git -C "$clone" -c gpg.ssh.allowedSignersFile="$ALLOWED_SIGNERS" -c gpg.program=false -c gpg.x509.program=false \
-		verify-commit "$commit" || fail "commit $commit changed $FILE and is not signed by anybody in $ALLOWED_SIGNERS"
+	said=$(git -C "$clone" -c gpg.ssh.allowedSignersFile="$ALLOWED_SIGNERS" -c gpg.program=false -c gpg.x509.program=false \
+		verify-commit "$commit" 2>&1) || fail "commit $commit changed $FILE and is not signed by anybody in $ALLOWED_SIGNERS: $said"
 fi
 
 # A name beside the target makes the rename atomic. What a run left behind that was killed is overwritten.
