@@ -70,7 +70,7 @@ func askForRoom(err error, dir string) error {
 	if !errors.Is(err, signer.ErrUnreachable) {
 		return err
 	}
-	return fmt.Errorf("%w; start it first: systemctl start chancery-keyroom, or chancery-keyroom --config %s", err, quoted(filepath.Join(dir, "keyroom.json")))
+	return fmt.Errorf("%w; start it first: systemctl start chancery-keyroom, or chancery-keyroom --config %s", err, site.ShellWord(filepath.Join(dir, "keyroom.json")))
 }
 
 func printFsck(w io.Writer, report site.FsckReport, output string) error {
