@@ -83,7 +83,7 @@ func (b Backup) Write(ctx context.Context, w io.Writer) (Manifest, error) {
 		return Manifest{}, err
 	}
 	m := Manifest{Format: manifestFormat, Build: b.Build, Made: time.Now().UTC().Truncate(time.Second), Elsewhere: sources.elsewhere, LeftOut: sources.leftOut}
-	dir, err := lockedDraft(filepath.Join(b.Config.State, ".backup"))
+	dir, err := lockedDraft(b.Config.State)
 	if err != nil {
 		return m, err
 	}
@@ -256,38 +256,4 @@ func (s *sources) replace(path, content string) {
 			s.list[i].content = content
 		}
 	}
-}
-
-// draftFolder is a folder for what is not yet in a backup. One process at a time has it.
-type draftFolder struct {
-	path string
-	lock *os.File
-}
-
-// lockedDraft makes the folder, and clears what a process that died left in it.
-func lockedDraft(path string) (*draftFolder, error) {
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("making a folder for the copy of the store: %w", err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("making a folder for the copy of the store: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(errors.New("another backup of this installation is being made: wait until it is done"), f.Close())
-	}
-	left, err := filepath.Glob(filepath.Join(path, "*"))
-	for _, file := range left {
-		err = errors.Join(err, os.Remove(file))
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("clearing what an earlier backup left: %w", err), f.Close())
-	}
-	return &draftFolder{path, f}, nil
-}
-
-// remove takes the folder away; what cannot be removed is cleared by the next backup.
-func (d *draftFolder) remove() {
-	_ = os.RemoveAll(d.path)
-	_ = d.lock.Close()
 }

@@ -482,3 +482,35 @@ func comeBack(t *testing.T, old, backup string, us age.Identity) {
 		t.Error("a serial number is there twice")
 	}
 }
+
+// TestBackupFollowsNoLinkOfTheDaemon: whoever has the daemon chooses what is in its folders, and root makes
+// the backup there. What his links point to stays as it is, and does not get into the backup.
+func TestBackupFollowsNoLinkOfTheDaemon(t *testing.T) {
+	t.Parallel()
+	us := keys(t)
+	for name, c := range map[string]struct{ plant, want string }{
+		"a folder for the copy that is a link":       {`ln -s "$2" state/.backup`, ""},
+		"a folder for the copy that is the daemon's": {`mkdir state/.backup; ln -s "$2/passwd" state/.backup/store.db`, ""},
+		"a write-ahead log that is a link":           {`rm -f state/store.db-wal; ln -s "$2/passwd" state/store.db-wal`, "*"},
+		"a secret that is a link":                    {`rm secrets/git_signing.key; ln -s "$2/passwd" secrets/git_signing.key`, "git_signing.key is a link"},
+		"a lock that is a pipe":                      {`rm state/lock; mkfifo state/lock`, "state/lock is not a file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, victim, out := copyOf(t, worlds(t).night), t.TempDir(), filepath.Join(t.TempDir(), "out")
+			t.Cleanup(func() { _ = asRoot("rm", "-rf", dir, out).Run() }) // owned by others
+			if text, err := asRoot("sh", "-ec", `echo precious >"$2/passwd"; chown root "$2/passwd"; chmod 0600 "$2/passwd"
+chown root "$1"; cd "$1"; `+c.plant+`; chown -Rh 4001:4001 state secrets`, "sh", dir, victim).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			text, err := asRoot("timeout", "-k1", "60", filepath.Join(bin(t), "chancery"), "backup", dir, out, "--recipient", us.Recipient().String()).CombinedOutput()
+			if c.want != "*" && (err == nil) != (c.want == "") || !strings.Contains(string(text), strings.Trim(c.want, "*")) {
+				t.Errorf("%v, want %q\n%s", err, c.want, text)
+			}
+			left, _ := asRoot("sh", "-c", `cd "$1"; ls -A; stat -c "%u %a" passwd; cat passwd`, "sh", victim).CombinedOutput()
+			if string(left) != "passwd\n0 600\nprecious\n" {
+				t.Errorf("what the link pointed to is now\n%s", left)
+			}
+		})
+	}
+}
