@@ -239,7 +239,9 @@ func (e *examination) attempt(ctx context.Context, c check) (findings []Finding)
 // find makes a finding, with the severity and the fix that its code has.
 func (e *examination) find(code, subject, format string, args ...any) Finding {
 	known := findingKindOf(code)
-	fix := strings.NewReplacer("{dir}", e.dir, "{store}", e.config.StorePath(), "{room}", e.roomFiles.State, "{subject}", subject).Replace(known.fix)
+	// The daemon chooses the names of its files, and whoever reads this copies it into a shell of root.
+	fix := strings.NewReplacer("{dir}", ShellWord(e.dir), "{store}", ShellWord(e.config.StorePath()), "{room}", ShellWord(e.roomFiles.State),
+		"{subject}", ShellWord(subject)).Replace(known.fix)
 	return Finding{Code: code, Severity: known.severity, Subject: subject, Reason: fmt.Sprintf(format, args...), Fix: fix}
 }
 

@@ -122,3 +122,19 @@ func documented(c findingKind) string {
 	fix := strings.NewReplacer("{dir}", "DIR", "{store}", "STORE", "{room}", "ROOM", "{subject}", "SUBJECT", "|", `\|`).Replace(c.fix)
 	return "| `" + c.code + "` | " + severity + " | " + c.meaning + " | " + fix + " |\n"
 }
+
+// What is to be done goes into a shell of root, and the daemon names its files.
+func TestFixQuotesNames(t *testing.T) {
+	t.Parallel()
+	e := &examination{dir: "/ca"}
+	for subject, want := range map[string]string{
+		"/ca/secrets/a.key":             "chmod 0400 /ca/secrets/a.key",
+		"/ca/secrets/a;id #.key":        "chmod 0400 '/ca/secrets/a;id #.key'",
+		"/ca/secrets/$(id) it's `x`":    "chmod 0400 '/ca/secrets/$(id) it'\\''s `x`'",
+		"/ca/secrets/two\nlines; id \n": "chmod 0400 '/ca/secrets/two\nlines; id \n'",
+	} {
+		if got := e.find("mode.secret", subject, "").Fix; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -88,7 +88,7 @@ func fileCodes() []findingKind {
 		{"mode.writable", SeverityCritical, "everybody can write it", "chmod o-w {subject}; see first who has changed it", false},
 		{"mode.owner", SeverityCritical, "it belongs to neither of the two processes' users nor to root, and its owner can replace it", "chown it back: chown --reference=$(dirname {subject}) {subject}", false},
 		{"mode.unreadable", SeverityCritical, "the daemon's user cannot read a file that chancery.yaml names", "give it to the daemon's user: chown --reference={store} {subject}", false},
-		{"mode.link", SeverityWarning, "a secret is a symbolic link: what it points to is outside this check", "put the file itself there: cp --remove-destination \"$(readlink -f {subject})\" {subject}", false},
+		{"mode.link", SeverityWarning, "a secret is a symbolic link: what it points to is outside this check", "look what it points to; if that is the secret, put the file itself there: cp --remove-destination \"$(readlink -f {subject})\" {subject}", false},
 		{"disk.low", SeverityWarning, "less than 512 MiB is free, or less than what is there once more", "make room on its file system: df -h {subject}", false},
 		{"disk.full", SeverityCritical, "less than 64 MiB is free: soon nothing is signed", "make room on its file system now: df -h {subject}", false},
 		{"disk.inodes", SeverityWarning, "fewer than 1000 files can still be made", "remove files on its file system: df -i {subject}", false},

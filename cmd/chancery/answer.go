@@ -31,9 +31,9 @@ func writeTable(w io.Writer, rows [][]string) error {
 // printRows writes a message and named values below it, in one write that fails or does not.
 func printRows(w io.Writer, msg string, rows [][2]string) error {
 	var b bytes.Buffer
-	fmt.Fprintln(&b, msg)
+	fmt.Fprintln(&b, line(msg))
 	for _, r := range rows {
-		fmt.Fprintf(&b, "%-12s %s\n", r[0], r[1])
+		fmt.Fprintf(&b, "%-12s %s\n", r[0], line(r[1]))
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -86,10 +86,10 @@ func printVerify(w io.Writer, report review.Report, output string) error {
 		}
 	} else {
 		for _, f := range report.Findings {
-			fmt.Fprintf(w, "note: commit %s: %s: %s\n", f.Commit, f.Code, f.Reason)
+			fmt.Fprintf(w, "note: commit %s: %s: %s\n", f.Commit, f.Code, line(f.Reason))
 		}
 		for _, r := range report.Remarks {
-			fmt.Fprintf(w, "note: leaf %d: %s: %s\n", r.Index, r.Code, r.Reason)
+			fmt.Fprintf(w, "note: leaf %d: %s: %s\n", r.Index, r.Code, line(r.Reason))
 		}
 		if report.Checkpoints == 0 {
 			fmt.Fprintln(w, "note: checkpoint.none: git holds no checkpoint of this log, so it was only held against itself; ask a host's clone")

@@ -233,9 +233,9 @@ func runRestore(cmd *cobra.Command, r site.Restore, file, output string) error {
 	}
 	fmt.Fprintf(w, "\nto do now, in this order:\n")
 	for i, s := range steps {
-		fmt.Fprintf(w, "%2d. %s\n", i+1, s.Do)
+		fmt.Fprintf(w, "%2d. %s\n", i+1, line(s.Do))
 		if s.Command != "" {
-			fmt.Fprintf(w, "      %s\n", s.Command)
+			fmt.Fprintf(w, "      %s\n", line(s.Command))
 		}
 	}
 	return nil
@@ -261,14 +261,14 @@ func printManifest(w io.Writer, word string, m site.Manifest, output string) err
 		octets += f.Size
 	}
 	fmt.Fprintf(w, "%-10s %d files, %d octets, made at %s\n", word, len(m.Files), octets, m.Made.Format(time.RFC3339))
-	fmt.Fprintf(w, "log        %d leaves, root %s\n", m.Log.Size, m.Log.Root)
+	fmt.Fprintf(w, "log        %d leaves, root %s\n", m.Log.Size, line(m.Log.Root))
 	if m.Room != nil {
 		fmt.Fprintf(w, "key room   %d records or more, %d leaves read\n", m.Room.Sequence, m.Room.Size)
 	} else {
 		fmt.Fprintln(w, "key room   it did not run; its journal is as it was on the disk")
 	}
 	for _, path := range m.LeftOut {
-		fmt.Fprintf(w, "not in it  %s\n", path)
+		fmt.Fprintf(w, "not in it  %s\n", line(path))
 	}
 	return nil
 }

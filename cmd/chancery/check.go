@@ -84,7 +84,7 @@ func printFsck(w io.Writer, report site.FsckReport, output string) error {
 			if f.Pending {
 				word = "pending"
 			}
-			fmt.Fprintf(w, "%-9s %s: %s: %s\n          to do: %s\n", word, f.Code, f.Subject, f.Reason, f.Fix)
+			fmt.Fprintf(w, "%-9s %s: %s: %s\n          to do: %s\n", word, f.Code, line(f.Subject), line(f.Reason), line(f.Fix))
 		}
 		fmt.Fprintf(w, "%d leaves, %d certificates (%d revoked), %d checkpoints in git agree\n",
 			report.Leaves, report.Certificates, report.Revoked, report.Checkpoints)

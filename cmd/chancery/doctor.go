@@ -50,7 +50,7 @@ func printDoctor(w io.Writer, report site.DoctorReport, output string) error {
 		}
 	} else {
 		for _, f := range report.Findings {
-			fmt.Fprintf(w, "%-8s %s: %s: %s\n         to do: %s\n", f.Severity, f.Code, f.Subject, indent(f.Reason), f.Fix)
+			fmt.Fprintf(w, "%-8s %s: %s: %s\n         to do: %s\n", f.Severity, f.Code, line(f.Subject), indent(plain(f.Reason)), line(f.Fix))
 		}
 		fmt.Fprintf(w, "%d checks: critical %d, warning %d, info %d\n", len(report.Checks), critical, warnings, report.Count(site.SeverityInfo))
 	}

@@ -111,7 +111,7 @@ func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.T
 			successor = "live"
 		}
 		days := int(c.NotAfter.Sub(now).Hours() / 24)
-		rows = append(rows, []string{c.NotAfter.Format(time.RFC3339), strconv.Itoa(days), c.Purpose, c.CN, c.Serial, successor})
+		rows = append(rows, []string{c.NotAfter.Format(time.RFC3339), strconv.Itoa(days), line(c.Purpose), line(c.CN), line(c.Serial), successor})
 	}
 	var b bytes.Buffer
 	if err := writeTable(&b, rows); err != nil {
@@ -123,7 +123,7 @@ func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.T
 		fmt.Fprintf(&b, "%d certificates\n", len(all))
 	}
 	if notice != "" {
-		fmt.Fprintf(&b, "notice: %s\n", notice)
+		fmt.Fprintf(&b, "notice: %s\n", line(notice))
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -45,7 +45,7 @@ func main() {
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "chancery:", err)
+	fmt.Fprintln(os.Stderr, "chancery:", plain(err.Error()))
 	os.Exit(exitCode(err))
 }
 

@@ -59,6 +59,10 @@ func (s *service) status(ctx context.Context, w io.Writer, params map[string]any
 	if s.output == "json" {
 		return writeJSON(w, answer)
 	}
+	return s.printStatus(w, answer)
+}
+
+func (s *service) printStatus(w io.Writer, answer client.Answer) error {
 	var detail struct {
 		Certificates []certificateStatus `json:"certificates"`
 	}
@@ -74,11 +78,11 @@ func printCertificates(w io.Writer, msg string, certificates []certificateStatus
 		rows = append(rows, []string{"SERIAL", "PURPOSE", "NAME", "NOT AFTER", "REQUEST ID", "DIRECTORY", "STATE"})
 	}
 	for _, c := range certificates {
-		rows = append(rows, []string{c.Serial, c.Purpose, c.CN, c.NotAfter.Format(time.RFC3339), c.RequestID, c.Directory.State,
-			coloured(w, c.State) + c.revocation()})
+		rows = append(rows, []string{line(c.Serial), line(c.Purpose), line(c.CN), c.NotAfter.Format(time.RFC3339), line(c.RequestID),
+			line(c.Directory.State), coloured(w, c.State) + line(c.revocation())})
 	}
 	var b bytes.Buffer
-	fmt.Fprintln(&b, msg)
+	fmt.Fprintln(&b, line(msg))
 	if err := writeTable(&b, rows); err != nil {
 		return err
 	}
@@ -180,6 +184,6 @@ func (s *service) printChains(w io.Writer, answer client.Answer, file *newFile) 
 	case file != nil:
 		return printRows(w, answer.Msg, [][2]string{{"chain", file.path}})
 	}
-	_, err := w.Write(text.Bytes())
+	_, err := io.WriteString(w, plain(text.String()))
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -17,7 +19,7 @@ func isTerminal(stream any) bool {
 // progress tells somebody at a terminal what is going on. A program that runs this one gets nothing.
 func (s *service) progress(format string, args ...any) {
 	if isTerminal(os.Stderr) {
-		fmt.Fprintf(os.Stderr, format+"\n", args...)
+		fmt.Fprintln(os.Stderr, plain(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -25,7 +27,24 @@ func (s *service) progress(format string, args ...any) {
 func coloured(w io.Writer, state string) string {
 	colours := map[string]string{"live": "32", "open": "33", "revoked": "31", "expired": "31"}
 	if colours[state] == "" || os.Getenv("NO_COLOR") != "" || !isTerminal(w) {
-		return state
+		return line(state)
 	}
 	return "\x1b[" + colours[state] + "m" + state + "\x1b[0m"
 }
+
+// plain is a text of somebody else, such as a server or whoever names a file, for a terminal: what would move
+// its cursor, or change what stands there, is escaped. Lines stay.
+func plain(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r == '\n' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+// line is the same where a line more would look like one of ours.
+func line(text string) string { return strings.ReplaceAll(plain(text), "\n", `\u000a`) }
