@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -64,6 +66,17 @@ type RoomPosition struct {
 type Place struct {
 	Name string `json:"name"` // in the backup
 	Path string `json:"path"` // absolute
+}
+
+// checkPlaces refuses places that Backup would not have named: Steps makes commands of them.
+func (m Manifest) checkPlaces() error {
+	known := []string{"trust", "secrets", "state", "keyroom", directoryFile}
+	for _, p := range m.Elsewhere {
+		if !slices.Contains(known, p.Name) || !filepath.IsAbs(p.Path) {
+			return fmt.Errorf("its manifest puts %.100q at %.100q, which is no place for a part of an installation", p.Name, p.Path)
+		}
+	}
+	return nil
 }
 
 // FileInfo is one file of a backup.

@@ -182,6 +182,9 @@ func (in *inspection) manifest(h *tar.Header) (m Manifest, err error) {
 	if m.Format != manifestFormat {
 		return m, fmt.Errorf("it has format %d, and this program reads format %d: use the version that made it, %.60q", m.Format, manifestFormat, m.Build)
 	}
+	if err := m.checkPlaces(); err != nil {
+		return m, err
+	}
 	for _, f := range m.Files {
 		have, there := in.found[f.Name]
 		switch {
