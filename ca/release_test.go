@@ -131,6 +131,20 @@ func TestReleaseRefuses(t *testing.T) {
 	}
 }
 
+// TestReleaseOfTheExpired: a hold that has left the lists with its certificate is not released any more.
+func TestReleaseOfTheExpired(t *testing.T) {
+	w := newWorld(t)
+	issued := w.issue("one", "Alice")
+	_, err := w.revokeBy("hold", RevokeRequest{Serial: issued.Serial, Reason: cert.CertificateHold})
+	w.must(err)
+	w.clock.step(w.certificate(issued.Serial).NotAfter.Sub(w.store.Now()) + time.Second)
+	from := w.head()
+	_, err = w.releaseBy("release", RevokeRequest{Serial: issued.Serial})
+	if got := refusalOf(t, err).Code; got != "certificate.expired" || w.head() != from {
+		t.Errorf("%s, and the log says %s", got, w.types(from))
+	}
+}
+
 // TestReleasedInTheSameSecond: a hold that comes back before the second is over is still a hold.
 func TestReleasedInTheSameSecond(t *testing.T) {
 	w := newWorld(t)

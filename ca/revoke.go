@@ -247,9 +247,13 @@ func cannotRevoke(c store.Certificate, reason cert.Reason, now time.Time) *Refus
 	return nil
 }
 
-// notHeld tells why a revoked certificate is not on hold, if it is not.
-func notHeld(c store.Certificate, _ time.Time) *Refusal {
-	if c.Reason == cert.CertificateHold {
+// notHeld tells why a revoked certificate is not on hold, if it is not. The hold of one that has expired may
+// have left the lists, and the key room would find the log to release what is not held.
+func notHeld(c store.Certificate, now time.Time) *Refusal {
+	switch {
+	case c.Reason == cert.CertificateHold && now.After(c.NotAfter):
+		return refuse("certificate.expired", "certificate %s expired at %s; nothing trusts it any more", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
+	case c.Reason == cert.CertificateHold:
 		return nil
 	}
 	return refuse("certificate.not_held", "certificate %s was revoked at %s (%s), which is for good; only a hold can be released", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
