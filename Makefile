@@ -18,7 +18,7 @@ build:
 deps:
 	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server ldapsearch:ldap-utils /usr/sbin/slapd:slapd \
 		flock:util-linux unshare:util-linux mount:mount setpriv:util-linux systemd-analyze:systemd /lib/systemd/systemd:systemd \
-		/usr/sbin/nft:nftables lintian:lintian file:file /sbin/ip:iproute2 script:bsdutils groff:groff-base /usr/share/bash-completion/bash_completion:bash-completion zsh:zsh fish:fish /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless jq:jq node:nodejs npm:npm age:age promtool:prometheus; do \
+		/usr/sbin/nft:nftables lintian:lintian file:file /sbin/ip:iproute2 script:bsdutils groff:groff-base /usr/share/bash-completion/bash_completion:bash-completion zsh:zsh fish:fish /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless jq:jq node:nodejs npm:npm sslscan:sslscan age:age promtool:prometheus; do \
 		command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	ruby -rxmlrpc/client -e 0 2>/dev/null || missing="$$missing ruby ruby-xmlrpc"; \
 	perl -MRPC::XML::Client -MLWP::Protocol::https -e 0 2>/dev/null || missing="$$missing perl librpc-xml-perl liblwp-protocol-https-perl"; \
