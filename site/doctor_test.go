@@ -130,6 +130,8 @@ func keyAilments() []ailment {
 		{"another key that signs commits", files(`cp -f $other/secrets/git_signing.key secrets/`), []string{"key.git"}, 1},
 		{"no key that signs commits", files(`rm secrets/git_signing.key`), []string{"key.git"}, 1},
 		{"a damaged one", files(`printf nonsense >x; cat x >secrets/git_signing.key; rm x`), []string{"key.git"}, 1},
+		{"no passphrase", files(`rm -f secrets/keyroom.passphrase`), []string{"key.room"}, 1},
+		{"a key room out of a backup", files(`rm -f keyroom/delivery.key keyroom/log.key`), []string{"key.room"}, 1},
 		{"another log key", files(`cp -f $other/trust/log.pub trust/`), []string{"key.log"}, 4},
 	}
 }
@@ -178,6 +180,9 @@ func TestDoctorNamesIt(t *testing.T) {
 				want := plus(evaluation(), append(a.want, "service.stopped")...)
 				if _, err := os.Stat(filepath.Join(dir, "state", "store.db")); err != nil {
 					want = minus(want, "split.user") // nobody knows the daemon's any more
+				}
+				if _, err := os.Stat(filepath.Join(dir, "secrets", "keyroom.passphrase")); err != nil {
+					want = minus(want, "split.disk") // nobody knows where it would be
 				}
 				if !slices.Equal(got, want) || code != a.exit {
 					t.Errorf("exit code %d, got  %q\nwant %d, %q", code, got, a.exit, want)

@@ -9,21 +9,48 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/chancery-ca/chancery/credential"
 )
 
 // checkKeys looks whether what belongs together fits. Ends are checkExpiry's: here every certificate is
 // judged at a time when it was valid.
 func (e *examination) checkKeys(ctx context.Context) ([]Finding, error) {
 	var found []Finding
-	for _, look := range []func(context.Context) ([]Finding, error){e.serverKey, e.gitKey, e.logKey, e.issuers} {
+	for _, look := range []func(context.Context) ([]Finding, error){e.serverKey, e.gitKey, e.logKey, e.issuers, e.roomKeys} {
 		some, err := look(ctx)
 		found = append(found, some...)
 		if err != nil {
 			return found, err
+		}
+	}
+	return found, nil
+}
+
+// roomKeys looks whether everything is there that the key room reads when it starts. Whether it is right the
+// room itself says. That the whole folder is gone is checkDisk's to tell, and who may not read keyroom.json
+// does not know where the files are.
+func (e *examination) roomKeys(context.Context) ([]Finding, error) {
+	_, room, err := loadRoomFiles(e.dir)
+	if _, gone := os.Stat(room.State); err != nil || gone != nil {
+		return nil, nil
+	}
+	var needed []string
+	if !credential.Named(room.PassphraseFile) { // a credential is there while the unit runs
+		needed = append(needed, room.PassphraseFile)
+	}
+	for _, name := range []string{"journal", "log.key", "delivery.key"} {
+		needed = append(needed, filepath.Join(room.State, name))
+	}
+	var found []Finding
+	for _, path := range needed {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			found = append(found, e.find("key.room", path, "%v", err))
 		}
 	}
 	return found, nil
