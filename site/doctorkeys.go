@@ -33,27 +33,32 @@ func (e *examination) checkKeys(ctx context.Context) ([]Finding, error) {
 }
 
 // roomKeys looks whether everything is there that the key room reads when it starts. Whether it is right the
-// room itself says. That the whole folder is gone is checkDisk's to tell, and who may not read keyroom.json
-// does not know where the files are.
+// room itself says.
 func (e *examination) roomKeys(context.Context) ([]Finding, error) {
-	_, room, err := loadRoomFiles(e.dir)
-	if _, gone := os.Stat(room.State); err != nil || gone != nil {
-		return nil, nil
-	}
-	var needed []string
-	if !credential.Named(room.PassphraseFile) { // a credential is there while the unit runs
-		needed = append(needed, room.PassphraseFile)
-	}
-	for _, name := range []string{"journal", "log.key", "delivery.key"} {
-		needed = append(needed, filepath.Join(room.State, name))
-	}
 	var found []Finding
-	for _, path := range needed {
+	for _, path := range e.roomNeeds() {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			found = append(found, e.find("key.room", path, "%v", err))
 		}
 	}
 	return found, nil
+}
+
+// roomNeeds gives the files without which the key room does not start; none for a user who may not read
+// keyroom.json and so does not know where they are, and none if their folder is gone, which checkDisk tells.
+func (e *examination) roomNeeds() []string {
+	_, room, err := loadRoomFiles(e.dir)
+	if _, gone := os.Stat(room.State); err != nil || gone != nil {
+		return nil
+	}
+	var files []string
+	if !credential.Named(room.PassphraseFile) { // a credential is there while the unit runs
+		files = append(files, room.PassphraseFile)
+	}
+	for _, name := range []string{"journal", "log.key", "delivery.key"} {
+		files = append(files, filepath.Join(room.State, name))
+	}
+	return files
 }
 
 func (e *examination) serverKey(context.Context) ([]Finding, error) {
