@@ -15,7 +15,7 @@ const lockFile = "lock"
 // lockState makes sure that one process at a time works on a store. Closing the file frees it, and so
 // does the end of the process. A missing folder is an error: state is never made anew.
 func lockState(state string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(state, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(state, lockFile), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the state: %w", err)
 	}

@@ -261,3 +261,19 @@ func TestRecoverRefuses(t *testing.T) {
 		}
 	})
 }
+
+// TestRecoverFollowsNoLock: recover is often root's, and the lock lies in a folder of the daemon's user.
+func TestRecoverFollowsNoLock(t *testing.T) {
+	t.Parallel()
+	dir, made := copyOf(t, worlds(t).night), filepath.Join(t.TempDir(), "nologin")
+	lock := filepath.Join(dir, "state", "lock")
+	if err := errors.Join(os.Remove(lock), os.Symlink(made, lock)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := site.Recover(t.Context(), config(t, dir)); err == nil || !strings.Contains(err.Error(), "locking the state") {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(made); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the link names was made: %v", err)
+	}
+}
