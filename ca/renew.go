@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -56,6 +57,9 @@ func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Cert
 			why = denied
 		case c.State == store.StateRevoked:
 			why = refuse("certificate.revoked", "certificate %s was revoked at %s (%s); what is revoked is not renewed, issue a new one", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
+		case a.store.Now().After(c.NotAfter):
+			// Who was retired may have certificates that had expired before, which nobody revokes.
+			why = cmp.Or(why, error(refuse("certificate.expired", "certificate %s expired at %s; what has expired is not renewed, issue a new one", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))))
 		case newest.Serial != "" && newest.Purpose != c.Purpose:
 			return store.Certificate{}, refuse("selection", "%q has certificates for more than one purpose; say which one to renew", c.CN)
 		case newest.Serial == "" || c.Intent > newest.Intent:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -53,6 +54,33 @@ func TestRenew(t *testing.T) {
 	w.must(err)
 	if c := w.certificate(third.Serial); c.CN != "Alice" || third.Serial == fresh.Serial {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestRenewOfTheRetired: an older certificate that had expired before is no way around a revocation.
+func TestRenewOfTheRetired(t *testing.T) {
+	w := newWorld(t)
+	asked := w.request(cert.User, "Bob")
+	asked.ValidDays = 1
+	old, err := w.authority.Issue(context.Background(), call("one", "bob"), asked)
+	w.must(err)
+	newer, err := w.renew("newer", RenewRequest{Serial: old.Serial})
+	w.must(err)
+	w.clock.step(48 * time.Hour)
+	_, err = w.revokeBy("retired", RevokeRequest{Serial: newer.Serial, Reason: cert.CessationOfOperation})
+	w.must(err)
+	from := w.head()
+	for id, c := range map[string]struct {
+		r    RenewRequest
+		want string
+	}{
+		"by name":   {RenewRequest{Names: names(w, "Bob", cert.User)}, "certificate.revoked"},
+		"by serial": {RenewRequest{Serial: old.Serial}, "certificate.expired"},
+	} {
+		_, err := w.renew(id, c.r)
+		if got := refusalOf(t, err).Code; got != c.want || w.head() != from {
+			t.Errorf("%s: %s, want %s; the log says %s", id, got, c.want, w.types(from))
+		}
 	}
 }
 
