@@ -13,14 +13,30 @@ import (
 // room were both put back from old copies, which agree with each other. Nothing must be signed.
 var ErrRolledBack = errors.New("git holds a checkpoint that this log does not continue: the store and the key room are old copies; put the newest ones back")
 
+// ErrNoWitness says that nothing on the remote tells what the log was, although lists were published: it is
+// another repository, or it was emptied.
+var ErrNoWitness = errors.New("git holds no checkpoint of this log, although its lists were published: it is another repository, or was emptied")
+
 // Witness compares the log with the checkpoint on a publisher's remote. It returns ErrRolledBack if they
-// contradict each other; any other error means that the remote could not be read.
+// contradict each other, and ErrNoWitness; any other error means that the remote could not be read.
 func (l *Loop) Witness(ctx context.Context, p *gitrepo.Publisher) error {
 	files, _, err := gitrepo.Read(ctx, p.Remote, p.Folder)
 	if err != nil {
 		return fmt.Errorf("reading the remote: %w", err)
 	}
-	return l.heed(ctx, files[checkpointFile])
+	if _, err := audit.OpenCheckpoint(files[checkpointFile], l.signer.Hello().LogKey); err == nil {
+		return l.heed(ctx, files[checkpointFile])
+	}
+	books, err := l.store.Lists(ctx)
+	if err != nil {
+		return err
+	}
+	for _, kept := range books {
+		if kept.PublishedNumber != "" {
+			return ErrNoWitness
+		}
+	}
+	return nil
 }
 
 // heed checks that the log continues a checkpoint. One that the log key did not sign proves nothing.

@@ -140,7 +140,7 @@ func (d Daemon) witness(ctx context.Context, p *parts, from *gitrepo.Publisher) 
 	if errors.Is(err, crl.ErrRolledBack) {
 		return err
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, crl.ErrNoWitness) { // an emptied repository is told of as the lists in it are
 		d.Log.Error("git cannot be asked whether the log is whole", zap.String("code", "crl.witness"), zap.Error(err))
 	}
 	return nil

@@ -79,6 +79,9 @@ func (m *Manifest) explain(err error) error {
 		return fmt.Errorf("%w; this installation came out of a backup of %d leaves, made at %s, and what came after it is lost with the old machine: "+
 			"look for a newer backup, or for the old key room's folder; docs/BACKUP.md says what remains if there is neither", err, m.Log.Size, m.Made.Format(time.RFC3339))
 	}
+	if errors.Is(err, crl.ErrNoWitness) {
+		return fmt.Errorf("this installation came out of a backup, and only git knows what came after it: %w; put the newest clone in its place, any host that pulls it has one", err)
+	}
 	return fmt.Errorf("this installation came out of a backup, and git, which knows what the backup does not, cannot be asked: %w; mend that first", err)
 }
 
