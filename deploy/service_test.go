@@ -164,6 +164,7 @@ func TestTwoUsers(t *testing.T) {
 	// What root leaves behind in the stopped service's folders does not keep the service from them.
 	m.run(t, `systemctl stop chanceryd
 		chancery audit verify --dir /etc/chancery && chancery fsck /etc/chancery && chancery recover /etc/chancery
+		chancery caller rotate /etc/chancery provisioning --out /root
 		systemctl start chanceryd`)
 	m.issue(t, "carol")
 	if restarts := m.run(t, "systemctl show -P NRestarts chanceryd chancery-keyroom | xargs"); restarts != "0 0\n" {

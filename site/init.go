@@ -375,14 +375,15 @@ func (i Init) issueOwn(ctx context.Context, p *parts, who audit.Actor, own ownNa
 		cert: filepath.Join(dir, "callers", firstCaller+".pem"), certMode: 0o444, key: filepath.Join(dir, "callers", firstCaller+".key"),
 	}
 	for _, o := range []ownIssue{server, caller} {
-		if err := o.run(ctx, p.authority, who); err != nil {
+		if err := o.run(ctx, p.authority, ca.Call{Who: who, Rule: "init", RequestID: "init-" + o.cn}); err != nil {
 			return fmt.Errorf("issuing %s: %w", o.cn, err)
 		}
 	}
 	return nil
 }
 
-// ownIssue is a certificate for the installation itself: the key is made here and never sealed.
+// ownIssue is a certificate for the installation itself or for a caller of it: the key is made here and never
+// sealed.
 type ownIssue struct {
 	purpose   cert.Purpose
 	cn        string
@@ -392,7 +393,7 @@ type ownIssue struct {
 	certMode  os.FileMode
 }
 
-func (o ownIssue) run(ctx context.Context, authority *ca.Authority, who audit.Actor) error {
+func (o ownIssue) run(ctx context.Context, authority *ca.Authority, call ca.Call) error {
 	n, err := name.Canonical(o.purpose, o.cn)
 	if err != nil {
 		return err
@@ -412,10 +413,10 @@ func (o ownIssue) run(ctx context.Context, authority *ca.Authority, who audit.Ac
 	if err := writeKey(o.key, key); err != nil {
 		return err
 	}
-	call := ca.Call{Who: who, Rule: "init", RequestID: "init-" + o.cn, BodySHA256: cert.SHA256(csr)}
+	call.BodySHA256 = cert.SHA256(csr)
 	issued, err := authority.Issue(ctx, call, ca.IssueRequest{Purpose: o.purpose, Name: n, SANs: sans, CSR: csr, ValidDays: o.days})
 	if err != nil {
-		return err
+		return errors.Join(err, os.Remove(o.key))
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Certificate})
 	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Chain[0]})...)

@@ -226,16 +226,21 @@ func (r *recovery) fillRelease(tx *store.Tx, leaf audit.Leaf, e *audit.ReleaseDo
 
 // note says on the log that leaves were missing.
 func (r *recovery) note(ctx context.Context, from int64) error {
-	who := audit.Actor{Kind: audit.ByOperator}
-	if u, err := user.Current(); err == nil {
-		who.Name = u.Username
-	}
 	hello := r.room.Hello()
-	_, err := r.store.Update(ctx, who, func(*store.Tx) (audit.Event, error) {
+	_, err := r.store.Update(ctx, operator(), func(*store.Tx) (audit.Event, error) {
 		return &audit.LogRecovered{
 			From: from, Size: hello.State.Size,
 			Room: audit.RoomState{Room: hello.Room, Sequence: hello.State.Sequence, Journal: hello.State.Journal},
 		}, nil
 	})
 	return err
+}
+
+// operator is whoever runs this command.
+func operator() audit.Actor {
+	who := audit.Actor{Kind: audit.ByOperator}
+	if u, err := user.Current(); err == nil {
+		who.Name = u.Username
+	}
+	return who
 }

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/site"
+)
+
+func callerCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "caller",
+		Short: "Give a caller a new key without asking the service",
+		Args:  subcommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(rotateCallerCommand())
+	return cmd
+}
+
+func rotateCallerCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "rotate DIR NAME --out FOLDER",
+		Short: "Give a caller in the configuration a new key and certificate",
+		Long: `Give the caller NAME in the configuration of the installation in DIR a new key and certificate, which become
+FOLDER/NAME.key and FOLDER/NAME.pem. It is for the day when no caller is left that could ask the service for
+one: all expired, or their keys are lost. A caller that still has a valid one asks the service, as in
+
+  chancery issue --purpose caller NAME --csr new.csr ...
+
+The daemon must be stopped and the key room must run:
+
+  systemctl stop chanceryd
+  chancery caller rotate DIR NAME --out FOLDER
+  systemctl start chanceryd
+
+The log says who ran this command. What NAME had before stays valid: if a key was lost, revoke its certificate
+by the serial number, which chancery find tells.`,
+		Args: exactly(2, "DIR NAME"), ValidArgsFunction: folders,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, name := args[0], args[1]
+			if out == "" {
+				return fmt.Errorf("%w: say with --out in which folder the key and the certificate are to be", errUsage)
+			}
+			config, err := site.LoadConfig(filepath.Join(dir, site.ConfigName))
+			if err != nil {
+				return err
+			}
+			if err := site.RotateCaller(cmd.Context(), config, name, out); err != nil {
+				return askForRoom(err, dir)
+			}
+			made := filepath.Join(out, name)
+			fmt.Fprintf(cmd.OutOrStdout(), "made %s.key and %s.pem; start the daemon, and bring both to where %s runs\n", made, made, name)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "`FOLDER` for the new key and certificate")
+	completeDir(cmd, "out")
+	return cmd
+}
