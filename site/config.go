@@ -129,7 +129,40 @@ func readText(path string) ([]byte, error) {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
 		return nil, errors.New("it is not text in UTF-8")
 	}
-	return text, nil
+	return text, checkNesting(text)
+}
+
+// Far above what chancery.yaml needs.
+const (
+	maxNesting = 64       // brackets and braces that are open at once
+	maxLine    = 16 << 10 // octets
+)
+
+// checkNesting refuses what the YAML parser takes gigabytes for: its memory grows with the square of the depth,
+// and every way to nest but brackets takes length within a line.
+func checkNesting(text []byte) error {
+	open, number := 0, 0
+	for line := range bytes.Lines(text) {
+		number++
+		if len(line) > maxLine {
+			return fmt.Errorf("line %d has %d octets; at most %d", number, len(line), maxLine)
+		}
+		if bytes.HasPrefix(bytes.TrimSpace(line), []byte("#")) {
+			continue
+		}
+		for _, c := range line {
+			switch c {
+			case '[', '{':
+				open++
+			case ']', '}':
+				open = max(0, open-1)
+			}
+			if open > maxNesting {
+				return fmt.Errorf("line %d is nested more than %d deep", number, maxNesting)
+			}
+		}
+	}
+	return nil
 }
 
 // locate finds where each key is, in one document without anchors and aliases.
