@@ -41,7 +41,6 @@ var errUsage = errors.New("usage")
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // the second one ends at once, whatever is waited for
 	err := newCommand().ExecuteContext(ctx)
 	if err == nil {
 		return
