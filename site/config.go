@@ -30,7 +30,7 @@ import (
 // ConfigName is the configuration's file name in an installation's folder.
 const ConfigName = "chancery.yaml"
 
-const maxConfig = 1 << 20
+const maxConfig = 256 << 10
 
 // Config is chancery.yaml: strict YAML without anchors. Paths are relative to the file. Every key is
 // needed unless it says otherwise.
