@@ -124,18 +124,27 @@ func ownCSR(b *testing.B) []byte {
 func (s *installation) load(b *testing.B, callers int, more func(n int64) bool, do func(c *client, n int64) error) load {
 	b.Helper()
 	c := s.client(b, callers)
+	daemon, room := s.cpu(b)
+	l := drive(b, callers, more, func() error { return do(c, s.next()) })
+	l.daemon, l.room = s.cpu(b)
+	l.daemon, l.room = l.daemon-daemon, l.room-room
+	return l
+}
+
+// drive has callers do something again and again for as long as more says.
+func drive(b *testing.B, callers int, more func(n int64) bool, do func() error) load {
+	b.Helper()
 	var l load
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	var asked atomic.Int64
-	daemon, room := s.cpu(b)
 	begin := time.Now()
 	for range callers {
 		group.Go(func() {
 			var waits []time.Duration
 			for more(asked.Add(1)) && !b.Failed() {
 				at := time.Now()
-				if err := do(c, s.next()); err != nil {
+				if err := do(); err != nil {
 					b.Error(err)
 				}
 				waits = append(waits, time.Since(at))
@@ -151,7 +160,5 @@ func (s *installation) load(b *testing.B, callers int, more func(n int64) bool, 
 	}
 	l.wall, l.n = time.Since(begin), len(l.waits)
 	slices.Sort(l.waits)
-	l.daemon, l.room = s.cpu(b)
-	l.daemon, l.room = l.daemon-daemon, l.room-room
 	return l
 }

@@ -21,6 +21,7 @@ func BenchmarkReport(b *testing.B) {
 	reportGit(b, r)
 	s := install(b)
 	s.start(b)
+	reportCalls(b, r, s)
 	reportIssues(b, r, s, y)
 	reportRevokes(b, r, s)
 	reportConsumer(b, r, s)

@@ -24,6 +24,7 @@ import (
 // installation is one that chancery init made, and its two processes while they run.
 type installation struct {
 	bin, dir, url string
+	health        string // URL of the metrics
 	room, daemon  *exec.Cmd
 	calls         int64 // numbers the requests, so that none is made twice
 	issued        int
@@ -68,7 +69,9 @@ func (s *installation) raiseLimits(b *testing.B) {
 		b.Fatalf("chancery.yaml is not as it was:\n%s", yaml)
 	}
 	after = strings.Replace(after, caller, caller+"    per_second: 1000000\n", 1)
-	must(b, os.WriteFile(s.path("chancery.yaml"), []byte(before+"\n\n"+after), 0o600))
+	health := freeAddress(b)
+	s.health = "http://" + health + "/metrics"
+	must(b, os.WriteFile(s.path("chancery.yaml"), []byte("health: "+health+"\n"+before+"\n\n"+after), 0o600))
 
 	var room map[string]any
 	must(b, json.Unmarshal(got(os.ReadFile(s.path("keyroom.json")))(b), &room))

@@ -122,6 +122,8 @@ func TestParseJSON(t *testing.T) {
 	}{
 		{`{"a":[1,-2147483648,2147483647,true,"\u00e9"],"b":{}}`, object{"a": []any{1, -2147483648, 2147483647, true, "\u00e9"}, "b": object{}}, 0},
 		{`[2147483648,1.5,1e3,null]`, []any{json.Number("2147483648"), json.Number("1.5"), json.Number("1e3"), nil}, 0},
+		{"[" + strings.Repeat("1,", 4094) + "1]", nil, 0},
+		{"[" + strings.Repeat("1,", 4095) + "1]", nil, -32600},
 		{deep(18), nil, 0},
 		{deep(19), nil, -32600},
 		{deep(30000), nil, -32700},

@@ -153,11 +153,20 @@ func parseJSON(body []byte) (any, *fault) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
-	return readValue(dec, 0)
+	return (&jsonReader{dec, xmlrpc.MaxElements}).value(0)
 }
 
-func readValue(dec *json.Decoder, depth int) (any, *fault) {
-	token, err := dec.Token()
+// jsonReader reads at most so many values and names of members.
+type jsonReader struct {
+	dec  *json.Decoder
+	left int
+}
+
+func (r *jsonReader) value(depth int) (any, *fault) {
+	if r.left--; r.left < 0 {
+		return nil, malformed("more than %d values", xmlrpc.MaxElements)
+	}
+	token, err := r.dec.Token()
 	if err != nil {
 		return nil, &fault{codeMalformed, "malformed", "the body is not one JSON text"}
 	}
@@ -168,9 +177,9 @@ func readValue(dec *json.Decoder, depth int) (any, *fault) {
 			return nil, malformed("nested deeper than %d", xmlrpc.MaxDepth)
 		}
 		if v == '{' {
-			return readObject(dec, depth+1)
+			return r.object(depth + 1)
 		}
-		return readArray(dec, depth+1)
+		return r.array(depth + 1)
 	case string:
 		return v, checkString(v)
 	case json.Number:
@@ -182,10 +191,10 @@ func readValue(dec *json.Decoder, depth int) (any, *fault) {
 	return token, nil
 }
 
-func readObject(dec *json.Decoder, depth int) (any, *fault) {
+func (r *jsonReader) object(depth int) (any, *fault) {
 	object := make(map[string]any)
-	for dec.More() {
-		key, f := readValue(dec, depth)
+	for r.dec.More() {
+		key, f := r.value(depth)
 		if f != nil {
 			return nil, f
 		}
@@ -196,24 +205,24 @@ func readObject(dec *json.Decoder, depth int) (any, *fault) {
 		if len(object) == xmlrpc.MaxMembers {
 			return nil, malformed("an object with more than %d members", xmlrpc.MaxMembers)
 		}
-		if object[name], f = readValue(dec, depth); f != nil {
+		if object[name], f = r.value(depth); f != nil {
 			return nil, f
 		}
 	}
-	_, _ = dec.Token() // the brace: the text is known to be whole
+	_, _ = r.dec.Token() // the brace: the text is known to be whole
 	return object, nil
 }
 
-func readArray(dec *json.Decoder, depth int) (any, *fault) {
+func (r *jsonReader) array(depth int) (any, *fault) {
 	list := []any{}
-	for dec.More() {
-		v, f := readValue(dec, depth)
+	for r.dec.More() {
+		v, f := r.value(depth)
 		if f != nil {
 			return nil, f
 		}
 		list = append(list, v)
 	}
-	_, _ = dec.Token() // the bracket
+	_, _ = r.dec.Token() // the bracket
 	return list, nil
 }
 
