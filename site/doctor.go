@@ -280,9 +280,6 @@ func (e *examination) checkExpiry(ctx context.Context) ([]Finding, error) {
 	return found, err
 }
 
-// lateCRLDebt is when a list that is owed needs somebody today: lists live for a week.
-const lateCRLDebt = 12 * time.Hour
-
 // checkDebts folds what is owed: one place that is down owes thousands.
 func (e *examination) checkDebts(ctx context.Context) ([]Finding, error) {
 	s, err := e.store()
@@ -298,7 +295,7 @@ func (e *examination) checkDebts(ctx context.Context) ([]Finding, error) {
 		age := e.Now().Sub(d.Since)
 		code := "owed"
 		switch {
-		case d.Topic == store.CRL && age >= lateCRLDebt:
+		case d.Topic == store.CRL && age >= tooLateAfter:
 			code = "owed.list"
 		case d.Parked:
 			code = "owed.parked"

@@ -146,8 +146,8 @@ c.execute("INSERT INTO debt (topic, name, generation, oldest, since, next_at, la
 		{"owed just now", owed("directory", "user/alice", "int(time.time()*1e6)", "0"), []string{"owed"}, 1},
 		{"owed for long", owed("directory", "user/alice", "int((time.time()-1000)*1e6)", "0"), []string{"owed.late"}, 1},
 		{"refused", owed("directory", "user/alice", "1", "1"), []string{"owed.parked"}, 1},
-		{"a list owed for an hour", owed("crl", "users", "int((time.time()-3600)*1e6)", "0"), []string{"owed.late"}, 1},
-		{"a list owed for a day", owed("crl", "users", "int((time.time()-86400)*1e6)", "0"), []string{"owed.list"}, 1},
+		{"a list owed for half an hour", owed("crl", "users", "int((time.time()-1800)*1e6)", "0"), []string{"owed.late"}, 1},
+		{"a list owed for two hours", owed("crl", "users", "int((time.time()-7200)*1e6)", "0"), []string{"owed.list"}, 1},
 	}
 }
 

@@ -53,7 +53,7 @@ func serviceCodes() []findingKind {
 		{"owed", SeverityInfo, "something is on its way", fixWait, false},
 		{"owed.late", SeverityWarning, "something is owed for more than ten minutes", "the last error says what is in the way; it is tried again by itself", false},
 		{"owed.parked", SeverityWarning, "the place refused, and is not tried again by itself", "mend what the last error says; the hourly sweep takes it up again", false},
-		{"owed.list", SeverityCritical, "a list is owed for more than 12 hours; lists expire after 7 days", "the last error says what is in the way; mend it today", false},
+		{"owed.list", SeverityCritical, "a list is owed for more than an hour; hosts accept what was revoked since", "the last error says what is in the way; mend it today", false},
 	}
 }
 
