@@ -56,6 +56,11 @@ if [ -n "$ALLOWED_SIGNERS" ]; then
 		verify-commit "$commit" 2>&1) || fail "commit $commit changed $FILE and is not signed by anybody in $ALLOWED_SIGNERS: $said"
 fi
 
+# crlcheck refuses what is longer; whoever may push must not fill this disk with it.
+most=134217728
+size=$(git -C "$clone" cat-file -s "refs/heads/$BRANCH:$FILE") || fail "$FILE of the branch $BRANCH cannot be read"
+[ "$size" -le "$most" ] || fail "$FILE has $size octets; lists have at most $most"
+
 # A name beside the target makes the rename atomic. What a run left behind that was killed is overwritten.
 new=$INSTALL.new
 trap 'rm -f "$new"' EXIT
