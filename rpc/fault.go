@@ -57,7 +57,6 @@ type no struct {
 	reason string
 	prior  string // request id of an earlier request that is the reason
 	record string // what the log says instead of the reason, if the caller may not know all of it
-	failed bool   // not a decision but trouble: for the operators, and not recorded as refused
 }
 
 // explain is the one mapping from errors to answers. It gives nil for an error that nobody outside can
@@ -74,19 +73,19 @@ func explain(err error) *no {
 	}
 	switch {
 	case errors.Is(err, signer.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return &no{code: codeUnknownOutcome, failed: true,
+		return &no{code: codeUnknownOutcome,
 			reason: "it is not known yet how this ended; ask again with the request_id of this answer, nothing will be done twice"}
 	case errors.Is(err, signer.ErrUnreachable):
-		return &no{code: "keyroom.unreachable", failed: true,
+		return &no{code: "keyroom.unreachable",
 			reason: "the key room is not there, nothing was signed; ask again later with the request_id of this answer"}
 	case errors.Is(err, signer.ErrStoreBehind), room == "log.smaller":
-		return &no{code: "store.behind", failed: true,
+		return &no{code: "store.behind",
 			reason: "nothing is signed, because the store is older than the key room: the operator of the CA must run chancery recover"}
 	case errors.Is(err, signer.ErrRoomBehind), room == "room.behind", room == "room.diverged":
-		return &no{code: "keyroom.behind", failed: true,
+		return &no{code: "keyroom.behind",
 			reason: "nothing is signed, because the key room is an old copy: the operator of the CA must put back its newest copy"}
 	case errors.Is(err, signer.ErrFork), room == "log.fork", room == "log.root", room == "log.other":
-		return &no{code: "store.fork", failed: true,
+		return &no{code: "store.fork",
 			reason: "nothing is signed, because the store is not the one this key room follows: the operator of the CA must restore that one"}
 	}
 	return explainRefusal(err)

@@ -205,13 +205,14 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 	if n.prior != "" {
 		detail["prior_request_id"] = n.prior
 	}
-	if n.failed {
-		rq.result = resultFailed
-		if n.code == codeUnknownOutcome {
-			rq.result = resultUnknown
-		}
+	switch kindOf(n.code) {
+	case isUnknown:
+		rq.result = resultUnknown
 		s.log.Error("a call failed", zapCall(rq, err)...)
-	} else {
+	case isUnavailable:
+		rq.result = resultFailed
+		s.log.Error("a call failed", zapCall(rq, err)...)
+	default:
 		rq.result = resultRefused
 		record := n.reason
 		if n.record != "" {
