@@ -58,12 +58,6 @@ func (e *ConfigError) Error() string { return e.Err.Error() }
 // Unwrap gives the error.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// Check tells everything that New would refuse: ConfigErrors, joined.
-func (c Config) Check() error {
-	_, err := newCallers(c, grantedIn((&Server{}).table()))
-	return err
-}
-
 // caller is a configured caller.
 type caller struct {
 	name   string

@@ -39,12 +39,15 @@ func (c *caller) allow(w wish) (rule string, err error) {
 			closest, why = how, reason
 		}
 	}
+	if closest == otherMethod {
+		why = fmt.Sprintf("no rule allows %s; %s", w.method, why)
+	}
 	return "", refuse("policy.denied", "%s; ask the operator of the CA for a grant, or ask for something else", why)
 }
 
 func (g grant) judge(w wish) (how int, reason string) {
 	if !slices.Contains(g.methods, w.method) {
-		return otherMethod, fmt.Sprintf("no rule allows %s; %s allows %s", w.method, g.rule, strings.Join(g.methods, ", "))
+		return otherMethod, fmt.Sprintf("rule %s allows %s", g.rule, strings.Join(g.methods, ", "))
 	}
 	if w.purpose == "" {
 		return allowed, ""

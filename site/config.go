@@ -252,11 +252,8 @@ func (c *Config) check() error {
 	if _, err := splitListen(c.Listen); c.Listen != "" && err != nil {
 		failed = append(failed, wrong("listen", "listen: %w", err))
 	}
-	if c.Callers == nil {
-		// It stands at the end: without this, half a file would be taken, and shut everybody out.
-		failed = append(failed, wrong("callers", "callers is missing; write callers: [] if there are none"))
-	}
-	failed = append(failed, c.checkHealth(), c.Git.check(), rpc.Config{Callers: c.Callers}.Check())
+	_, err := c.policy()
+	failed = append(failed, c.checkHealth(), c.Git.check(), err)
 	if c.Directory != nil {
 		failed = append(failed, c.Directory.check())
 	}

@@ -81,7 +81,7 @@ func newCommand() *cobra.Command {
 	}{
 		{"Make and run:", []*cobra.Command{initCommand(), upCommand(), configCommand(), rootListCommand(), manCommand()}},
 		{"Ask the running service:", []*cobra.Command{issueCommand(), renewCommand(), holdCommand(), releaseCommand(), revokeCommand(), retireCommand(), statusCommand(), findCommand(), expiringCommand(), chainCommand(), whoamiCommand()}},
-		{"Check and repair:", []*cobra.Command{doctorCommand(), fsckCommand(), auditCommand(), backupCommand(), restoreCommand(), recoverCommand(), callerCommand()}},
+		{"Check and repair:", []*cobra.Command{doctorCommand(), fsckCommand(), auditCommand(), backupCommand(), restoreCommand(), recoverCommand(), callerCommand(), policyCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
 		for _, c := range group.commands {

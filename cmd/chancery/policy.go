@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/rpc"
+	"github.com/chancery-ca/chancery/site"
+)
+
+func policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "policy", Short: "Tell what the grants in the configuration allow, and why", Args: subcommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(policyExplainCommand())
+	return cmd
+}
+
+// questionFlags adds what a call would be about.
+func questionFlags(cmd *cobra.Command, q *rpc.Question) {
+	f := cmd.Flags()
+	f.StringVar(&q.CN, "cn", "", "common name `NAME`; ca.chain has none")
+	f.StringArrayVar(&q.SANs.Email, "email", nil, "further name: mail address `ADDRESS`; can be repeated")
+	f.StringArrayVar(&q.SANs.DNS, "dns", nil, "further name: host name `HOST`; can be repeated")
+	f.StringArrayVar(&q.SANs.IP, "ip", nil, "further name: IP address `ADDRESS`; can be repeated")
+	for _, name := range []string{"cn", "email", "dns", "ip"} {
+		complete(cmd, name)
+	}
+	purposeFlag(cmd, &q.Purpose, "what the certificate is for, `PURPOSE`: user, server or caller")
+}
+
+func methodFlag(cmd *cobra.Command, method *string, usage string) {
+	cmd.Flags().StringVar(method, "method", "", usage)
+	complete(cmd, "method", rpc.Methods()...)
+}
+
+// asked makes a question that cannot be asked a usage error.
+func asked(err error) error {
+	var malformed *rpc.ConfigError
+	if errors.As(err, &malformed) {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return err
+}
+
+// errNotAllowed says that the policy refuses; why has been printed.
+var errNotAllowed = errors.New("not allowed")
+
+func policyExplainCommand() *cobra.Command {
+	var q rpc.Question
+	var output string
+	cmd := &cobra.Command{
+		Use:   "explain DIR --caller CALLER --method METHOD --purpose PURPOSE --cn NAME",
+		Short: "Tell whether a caller may do something, and what each of its grants says",
+		Long: `Tell whether the grants in the chancery.yaml of DIR, which can be the file itself, allow CALLER a call, and by
+which rule; and for each grant of CALLER how far it goes along: at the method, the purpose, the name or the further
+names it stops. It is the code by which the service decides, on the file as it is now; the service is not asked,
+nor is a file that is named there. What the CA and the key room refuse for reasons of their own is not looked at.
+
+Exit code 0 if it is allowed, 1 if it is refused.`,
+		Example: `  chancery policy explain ca --caller hr --method ca.issue --purpose user --cn alice --email alice@example.org
+  chancery policy explain ca --caller helpdesk --method ca.revoke --purpose server --cn www.example.org -o json`,
+		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if q.Caller == "" || q.Method == "" || q.Purpose == "" {
+				return fmt.Errorf("%w: --caller, --method and --purpose are needed", errUsage)
+			}
+			policy, err := site.LoadPolicy(configFile(args[0]))
+			if err != nil {
+				return err
+			}
+			decision, err := policy.Explain(q)
+			if err != nil {
+				return asked(err)
+			}
+			return printDecision(cmd.OutOrStdout(), decision, output)
+		},
+	}
+	cmd.Flags().StringVar(&q.Caller, "caller", "", "`CALLER` in the configuration")
+	complete(cmd, "caller")
+	methodFlag(cmd, &q.Method, "`METHOD` that it would call, such as ca.issue")
+	questionFlags(cmd, &q)
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func printDecision(w io.Writer, d rpc.Decision, output string) error {
+	if output == "json" {
+		if err := writeJSON(w, d); err != nil {
+			return err
+		}
+	} else if err := writeDecision(w, d); err != nil {
+		return err
+	}
+	if !d.Allowed {
+		return errNotAllowed
+	}
+	return nil
+}
+
+func writeDecision(w io.Writer, d rpc.Decision) error {
+	fmt.Fprintln(w, line(decided(d)))
+	var rows [][]string
+	for _, v := range d.Grants {
+		row := []string{"  " + v.Rule, "allows it", ""}
+		if !v.Allowed {
+			row = []string{"  " + v.Rule, "stops at " + v.Fails, line(v.Reason)}
+		}
+		rows = append(rows, row)
+	}
+	return writeTable(w, rows)
+}
+
+func decided(d rpc.Decision) string {
+	if d.Allowed {
+		return "allowed by rule " + d.Rule
+	}
+	return "refused (" + d.Code + "): " + d.Reason
+}

@@ -1,0 +1,98 @@
+package rpc
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+)
+
+func policyOf(t *testing.T, text string) *Policy {
+	t.Helper()
+	var conf Config
+	if err := yaml.UnmarshalWithOptions([]byte(text), &conf, yaml.Strict()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPolicy(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+const somePolicy = `
+callers:
+  - name: hr
+    grants:
+      - {methods: [ca.revoke], purposes: [user], names: ["*"]}
+      - {methods: [ca.issue, ca.renew], purposes: [server], names: ["*.example.org"], networks: [192.0.2.0/24]}
+      - {methods: [ca.issue], purposes: [user], names: ["a*"]}
+      - {methods: [ca.issue], purposes: [user], names: ["*"], domains: [example.org]}
+      - {methods: [ca.chain], purposes: [caller]}
+  - name: none
+`
+
+// TestPolicyExplain wants the decision, and of each grant where it stops.
+func TestPolicyExplain(t *testing.T) {
+	p := policyOf(t, somePolicy)
+	for _, c := range []struct {
+		q    Question
+		want string // the rule, or the code
+		at   []string
+	}{
+		{Question{"hr", "ca.issue", "user", "Bob", cert.SANs{}}, "hr/4", []string{"method", "purpose", "name", "", "method"}},
+		{Question{"hr", "ca.issue", "user", "ALICE", cert.SANs{}}, "hr/3", []string{"method", "purpose", "", "", "method"}},
+		{Question{"hr", "ca.issue", "user", "Alice", cert.SANs{Email: []string{"a@example.org"}}}, "hr/4", []string{"method", "purpose", "sans", "", "method"}},
+		{Question{"hr", "ca.issue", "user", "Alice", cert.SANs{Email: []string{"a@example.com"}}}, "policy.denied", []string{"method", "purpose", "sans", "sans", "method"}},
+		{Question{"hr", "ca.renew", "server", "WWW.example.org", cert.SANs{IP: []string{"192.0.2.1"}}}, "hr/2", []string{"method", "", "method", "method", "method"}},
+		{Question{"hr", "ca.renew", "server", "www.example.org", cert.SANs{DNS: []string{"www.example.com"}}}, "policy.denied", []string{"method", "sans", "method", "method", "method"}},
+		{Question{"hr", "ca.revoke", "user", "bob", cert.SANs{}}, "hr/1", []string{"", "method", "method", "method", "method"}},
+		{Question{"hr", "ca.chain", "caller", "", cert.SANs{}}, "hr/5", []string{"method", "method", "method", "method", ""}},
+		{Question{"hr", "ca.issue", "user", "a,b", cert.SANs{}}, "name.characters", nil},
+		{Question{"hr", "ca.issue", "user", "bob", cert.SANs{DNS: []string{"bob.example.org"}}}, "name.san_type", nil},
+		{Question{"hr", "ca.revoke", "server", "www", cert.SANs{}}, "name.single_label", nil},
+		{Question{"none", "ca.issue", "user", "bob", cert.SANs{}}, "policy.denied", nil},
+	} {
+		d, err := p.Explain(c.q)
+		if err != nil {
+			t.Errorf("%+v: %v", c.q, err)
+			continue
+		}
+		var at []string
+		for i, v := range d.Grants {
+			at = append(at, v.Fails)
+			if v.Allowed != (v.Fails == "") || v.Allowed != (v.Reason == "") || v.Rule != p.callers["hr"].grants[i].rule {
+				t.Errorf("%+v: %+v", c.q, v)
+			}
+		}
+		if d.Rule+d.Code != c.want || d.Allowed != (d.Rule != "") || d.Allowed != (d.Reason == "") || !slices.Equal(at, c.at) {
+			t.Errorf("%+v: %+v, want %s, stopping at %q", c.q, d, c.want, c.at)
+		}
+	}
+}
+
+// TestPolicyQuestions: what no caller could ask is told by its key.
+func TestPolicyQuestions(t *testing.T) {
+	p := policyOf(t, somePolicy)
+	for _, c := range []struct {
+		q         Question
+		key, says string
+	}{
+		{Question{"helpdesk", "ca.issue", "user", "bob", cert.SANs{}}, "caller", `there is no caller "helpdesk"; there are: hr, none`},
+		{Question{"hr", "ca.whoami", "user", "bob", cert.SANs{}}, "method", `method "ca.whoami": want one of ca.chain,`},
+		{Question{"hr", "ca.issue", "smtp", "bob", cert.SANs{}}, "purpose", "smtp"},
+		{Question{"hr", "ca.issue", "user", "", cert.SANs{}}, "cn", "cn is needed for ca.issue"},
+		{Question{"hr", "ca.chain", "user", "bob", cert.SANs{}}, "cn", "ca.chain is about a purpose"},
+		{Question{"hr", "ca.revoke", "user", "bob", cert.SANs{Email: []string{"b@example.org"}}}, "sans", "leave further names out"},
+	} {
+		_, err := p.Explain(c.q)
+		var at *ConfigError
+		if !errors.As(err, &at) || at.Key != c.key || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %v, want %s: %s", c.q, err, c.key, c.says)
+		}
+	}
+}
