@@ -16,7 +16,7 @@ func policyCommand() *cobra.Command {
 		Use: "policy", Short: "Tell what the grants in the configuration allow, and why", Args: subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(policyExplainCommand())
+	cmd.AddCommand(policyExplainCommand(), policyTestCommand())
 	return cmd
 }
 
@@ -120,4 +120,58 @@ func decided(d rpc.Decision) string {
 		return "allowed by rule " + d.Rule
 	}
 	return "refused (" + d.Code + "): " + d.Reason
+}
+
+func policyTestCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "test DIR FILE",
+		Short: "Compare what the grants allow with a list of expected decisions",
+		Long: `Compare what the grants in the chancery.yaml of DIR, which can be the file itself, decide with what FILE
+expects, and show each decision that differs and why. FILE is a list in YAML, as strict as chancery.yaml:
+
+  - caller: hr
+    method: ca.issue
+    purpose: user
+    cn: alice
+    email: [alice@example.org]   # also dns and ip; optional
+    want: allow                  # or refuse
+    rule: hr/2                   # that allows it; optional
+
+Nothing is asked over the network. Exit code 1 if a decision differs, 2 if FILE or the configuration is wrong.`,
+		Args: exactly(2, "DIR FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			policy, err := site.LoadPolicy(configFile(args[0]))
+			if err != nil {
+				return err
+			}
+			report, err := site.TestPolicy(policy, args[1])
+			if err != nil {
+				return err
+			}
+			return printPolicyTest(cmd.OutOrStdout(), report, output)
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func printPolicyTest(w io.Writer, report site.PolicyReport, output string) error {
+	if output == "json" {
+		if err := writeJSON(w, report); err != nil {
+			return err
+		}
+	} else {
+		for _, d := range report.Differs {
+			fmt.Fprintf(w, "%s:%d: %s: want %s, but it is ", line(d.File), d.Line, line(d.Asked), line(d.Want))
+			if err := writeDecision(w, d.Decision); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(w, "decisions: %d, as expected: %d\n", report.Tests, report.Tests-len(report.Differs))
+	}
+	if n := len(report.Differs); n > 0 {
+		return fmt.Errorf("decisions that differ: %d", n)
+	}
+	return nil
 }
