@@ -93,7 +93,6 @@ const (
 
 const (
 	signDeadline  = 2 * time.Minute  // how long the key room may sign an intent
-	deliveryTime  = 24 * time.Hour   // how long a retry gets the secrets again; the key room keeps to the same
 	repeatWindow  = 10 * time.Minute // how long an identical issue without a request id is refused
 	defaultRevoke = 10               // certificates that one revoke may hit unless the caller says more
 )
@@ -106,7 +105,8 @@ type Authority struct {
 	rand      io.Reader
 	lint      *linter
 	room      string
-	delivery  string
+	delivery  string        // the key that secrets are sealed to
+	kept      time.Duration // how long they are, for retries
 	root      *x509.Certificate
 	issuers   map[cert.Purpose]*issuer
 	reserved  func() []string
@@ -148,7 +148,7 @@ func New(o Options) (*Authority, error) {
 	}
 	a := &Authority{
 		store: o.Store, signer: o.Signer, directory: o.Directory, rand: o.Rand, lint: lint,
-		room: hello.Room, delivery: hello.DeliveryKey, root: root,
+		room: hello.Room, delivery: hello.DeliveryKey, kept: time.Duration(hello.DeliveryHours) * time.Hour, root: root,
 		issuers: make(map[cert.Purpose]*issuer),
 		flights: make(map[string]*flight), reserved: o.Reserved,
 		rsa: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),

@@ -125,7 +125,10 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 		Caller: call.Who.Name, RequestID: call.RequestID, BodySHA256: call.BodySHA256,
 		NotBefore: notBefore, NotAfter: notAfter,
 		SPKISHA256: cert.SHA256(request.RawSubjectPublicKeyInfo), TBSSHA256: cert.SHA256(tbs),
-		CSR: d.csr, Sealed: d.sealed, Entry: entry,
+		CSR: d.csr, Entry: entry,
+	}
+	if a.kept > 0 {
+		d.row.Sealed = d.sealed
 	}
 	return d, nil
 }

@@ -464,7 +464,7 @@ func TestSecretsAreNotKept(t *testing.T) {
 	if err != nil || dropped != 0 {
 		t.Errorf("forgot %d at once: %v", dropped, err)
 	}
-	w.clock.step(deliveryTime + time.Hour)
+	w.clock.step(25 * time.Hour)
 	if dropped, err = w.authority.ForgetSecrets(t.Context()); err != nil || dropped != 1 {
 		t.Errorf("forgot %d: %v", dropped, err)
 	}
@@ -478,5 +478,32 @@ func TestSecretsAreNotKept(t *testing.T) {
 	}
 	if got := w.types(from); got != "issue.answering" || w.events(from)[0].(*audit.IssueAnswering).Secrets {
 		t.Errorf("the log says %s", got)
+	}
+}
+
+// TestDeliveryHours: a retry gets the secrets for as long as the key room is told, and never after.
+func TestDeliveryHours(t *testing.T) {
+	for hours, kept := range map[int]bool{0: false, 1: true} {
+		t.Run(fmt.Sprint(hours), func(t *testing.T) {
+			w := newWorld(t, func(c *keyroom.Config) { c.DeliveryHours = &hours })
+			first := w.issue("one", "Alice")
+			if first.Code != "issued" || first.PKCS12 == nil || first.Password == "" {
+				t.Fatalf("the answer says %s", first.Code)
+			}
+			if sealed := w.certificate(first.Serial).Sealed; (sealed != nil) != kept {
+				t.Errorf("the store holds %d sealed octets", len(sealed))
+			}
+			if again := w.issue("one", "Alice"); (again.Code == "issued" && bytes.Equal(again.PKCS12, first.PKCS12)) != kept {
+				t.Errorf("at once, a retry gives %s", again.Code)
+			}
+			w.clock.step(time.Hour + time.Minute)
+			if _, err := w.authority.ForgetSecrets(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			again := w.issue("one", "Alice")
+			if again.Code != "issued.secrets_gone" || again.PKCS12 != nil || again.Password != "" || again.Serial != first.Serial {
+				t.Errorf("after an hour, a retry gives %s", again.Code)
+			}
+		})
 	}
 }

@@ -18,10 +18,9 @@ import (
 
 // The room's own limits, besides those of its configuration.
 const (
-	maxBackdate  = time.Hour       // how far before now a notBefore may lie
-	clockSkew    = 5 * time.Minute // how far the daemon's clock may be off
-	numberJump   = 1_000_000       // how far a CRL number may rise at once
-	deliveryTime = 24 * time.Hour  // how long sealed secrets are opened for their caller
+	maxBackdate = time.Hour       // how far before now a notBefore may lie
+	clockSkew   = 5 * time.Minute // how far the daemon's clock may be off
+	numberJump  = 1_000_000       // how far a CRL number may rise at once
 )
 
 // work is one batch under way: the leaves that came with it are read, its effects not yet durable.
@@ -340,6 +339,7 @@ func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	hours := w.room.config.deliveryHours()
 	switch {
 	case again.Room != w.room.config.Room:
 		return nil, refuse("intent.other_room", "leaf %d is for the key room %.40q", index, again.Room)
@@ -351,9 +351,9 @@ func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 		return nil, refuse("open.sealed", "these are not the secrets that leaf %d names", again.Intent)
 	case !w.room.holds(intent):
 		return nil, refuse("open.unsigned", "leaf %d announces a certificate that this room has not signed", again.Intent)
-	case w.now.Sub(intent.NotBefore) > deliveryTime+maxBackdate:
+	case hours == 0 || w.now.Sub(intent.NotBefore) > time.Duration(hours)*time.Hour+maxBackdate:
 		// The room bounded notBefore when it signed, so this time is not the daemon's to choose.
-		return nil, refuse("open.late", "the secrets of leaf %d are handed out for %s only", again.Intent, deliveryTime)
+		return nil, refuse("open.late", "the secrets of leaf %d are handed out for %d hours only", again.Intent, hours)
 	}
 	binding := signer.Binding{Caller: first.Actor.Name, RequestID: intent.RequestID, BodySHA256: intent.BodySHA256}
 	secrets, err := signer.Unseal(w.room.delivery, binding, sealed)

@@ -27,6 +27,7 @@ type Config struct {
 	Issuers        []IssuerConfig `json:"issuers"`
 	PerHour        int64          `json:"certificates_per_hour"`
 	PerDay         int64          `json:"certificates_per_day"`
+	DeliveryHours  *int           `json:"delivery_hours,omitempty"` // how long sealed secrets are opened for their caller; nil: 24
 }
 
 // IssuerConfig is one issuing CA and what it may sign. Its certificate and key are <id>.pem and
@@ -100,6 +101,9 @@ func (c *Config) check() error {
 	if c.PerDay <= 0 {
 		return wrong("certificates_per_day", "certificates_per_day must be positive")
 	}
+	if h := c.deliveryHours(); h < 0 || h > maxDeliveryHours {
+		return wrong("delivery_hours", "delivery_hours is %d; want 0 to %d", h, maxDeliveryHours)
+	}
 	seen := make(map[cert.Issuer]bool)
 	for n, i := range c.Issuers {
 		key := fmt.Sprintf("issuers[%d]", n)
@@ -117,6 +121,18 @@ func (c *Config) check() error {
 		}
 	}
 	return nil
+}
+
+const (
+	defaultDeliveryHours = 24
+	maxDeliveryHours     = 7 * 24
+)
+
+func (c *Config) deliveryHours() int {
+	if c.DeliveryHours == nil {
+		return defaultDeliveryHours
+	}
+	return *c.DeliveryHours
 }
 
 // CheckFiles tells what Open would refuse of the files that a configuration names, the journal's content

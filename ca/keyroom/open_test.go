@@ -113,12 +113,19 @@ func TestOpen(t *testing.T) {
 	if r := h.ask(signer.Call{Kind: signer.Open, Index: index, Sealed: sealed}); r.Refused == nil || r.Refused.Code != "index.kind" {
 		t.Errorf("opening on the intent itself: %+v", r)
 	}
-	h.clock.step(deliveryTime + maxBackdate - profile.Backdate)
+	h.clock.step(defaultDeliveryHours*time.Hour + maxBackdate - profile.Backdate)
 	if r := open(alice, again(index, intent), sealed); !bytes.Equal(r.Secrets, secrets) {
 		t.Errorf("the secrets do not open in time: %+v", r)
 	}
 	h.clock.step(time.Second)
 	if r := open(alice, again(index, intent), sealed); r.Secrets != nil || r.Refused == nil || r.Refused.Code != "open.late" {
 		t.Errorf("the secrets open late: %+v", r)
+	}
+	for hours, code := range map[int]string{25: "", 0: "open.late"} {
+		h.config.DeliveryHours = &hours
+		h.restart()
+		if r := open(alice, again(index, intent), sealed); code == "" && !bytes.Equal(r.Secrets, secrets) || code != "" && (r.Refused == nil || r.Refused.Code != code) {
+			t.Errorf("with %d hours: %+v", hours, r)
+		}
 	}
 }

@@ -236,8 +236,8 @@ func (r *Room) Hello() signer.Hello {
 	h := signer.Hello{
 		Version: signer.Version, Build: r.build, Room: r.config.Room, Origin: r.config.Origin,
 		LogKey: r.logVKey, RecoveryKey: r.config.RecoveryKey,
-		DeliveryKey: r.deliveryKey(),
-		Root:        r.root, RootCRL: r.currentRootList(), State: r.state(),
+		DeliveryKey: r.deliveryKey(), DeliveryHours: r.config.deliveryHours(),
+		Root: r.root, RootCRL: r.currentRootList(), State: r.state(),
 	}
 	for _, c := range r.config.Issuers {
 		h.Issuers = append(h.Issuers, signer.Issuer{

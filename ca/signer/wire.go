@@ -31,17 +31,18 @@ const (
 
 // Hello is what the room says first on every connection.
 type Hello struct {
-	Version     int      `json:"version"`
-	Build       string   `json:"build"`
-	Room        string   `json:"room"`         // identity of the room
-	Origin      string   `json:"origin"`       // of the log it follows
-	LogKey      string   `json:"log_key"`      // verifier key of its checkpoints
-	RecoveryKey string   `json:"recovery_key"` // verifier key of the offline recovery key
-	DeliveryKey string   `json:"delivery_key"` // X25519 public key, hex
-	Root        []byte   `json:"root"`         // root certificate, DER
-	RootCRL     []byte   `json:"root_crl"`     // DER
-	Issuers     []Issuer `json:"issuers"`
-	State       State    `json:"state"`
+	Version       int      `json:"version"`
+	Build         string   `json:"build"`
+	Room          string   `json:"room"`           // identity of the room
+	Origin        string   `json:"origin"`         // of the log it follows
+	LogKey        string   `json:"log_key"`        // verifier key of its checkpoints
+	RecoveryKey   string   `json:"recovery_key"`   // verifier key of the offline recovery key
+	DeliveryKey   string   `json:"delivery_key"`   // X25519 public key, hex
+	DeliveryHours int      `json:"delivery_hours"` // how long after an issue the room opens what is sealed to it; 0: never
+	Root          []byte   `json:"root"`           // root certificate, DER
+	RootCRL       []byte   `json:"root_crl"`       // DER
+	Issuers       []Issuer `json:"issuers"`
+	State         State    `json:"state"`
 }
 
 // Issuer is an issuing CA whose key the room holds, with the limits that the room keeps for it.

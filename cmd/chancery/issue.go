@@ -41,8 +41,9 @@ with key, certificate and chain to NAME.p12, with mode 0600, and its password to
 --csr the certificate and its chain to NAME.pem. A file that exists is refused before anything is asked.
 
 The call has a request id. With the same --request-id and the same members the same certificate, PKCS#12
-and password are answered again, for 24 hours. If no answer comes the call is made again with its id; if
-it stays unknown how it ended, the exit code is 3 and the message is the command to ask again.`,
+and password are answered again, for 24 hours unless the CA is set up otherwise. If no answer comes the call
+is made again with its id; if it stays unknown how it ended, the exit code is 3 and the message is the
+command to ask again.`,
 		Example: `  chancery issue --dir ca --purpose user alice --email alice@example.org
   chancery issue --dir ca --purpose server www.example.org --csr www.csr --cert-out www.pem
   chancery issue --url https://ca.example.org:8443 --cert hr.pem --key hr.key --trust root.pem \
@@ -144,7 +145,7 @@ func (o *issueOptions) run(ctx context.Context, w io.Writer) error {
 		files.discard()
 	}
 	if errors.Is(err, errUnsettled) {
-		err = fmt.Errorf("%w; get it again, within 24 hours: %s", err, again)
+		err = fmt.Errorf("%w; get it again soon, within 24 hours unless the CA is set up otherwise: %s", err, again)
 	}
 	return err
 }
