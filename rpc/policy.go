@@ -87,6 +87,45 @@ func (p *Policy) Explain(q Question) (Decision, error) {
 	return d, nil
 }
 
+// Permission is a rule by which a caller could call a method.
+type Permission struct {
+	Caller string `json:"caller"`
+	Method string `json:"method"`
+	Rule   string `json:"rule"` // each that allows it, also where an earlier one does
+}
+
+// WhoCould gives every permission for what a question is about; its Caller is not looked at. Without a Method it
+// is about all methods that concern a name, of which some take no further names. Its error is a *ConfigError, as
+// that of Explain, or a *name.Refusal: then nobody could.
+func (p *Policy) WhoCould(q Question) ([]Permission, error) {
+	methods := []string{q.Method}
+	if q.Method == "" {
+		methods = slices.DeleteFunc(Methods(), func(m string) bool { return m == chainMethod })
+	}
+	wishes := make([]wish, len(methods))
+	for i, method := range methods {
+		one := q
+		if one.Method = method; q.Method == "" && !withNames(method) {
+			one.SANs = cert.SANs{}
+		}
+		var err error
+		if wishes[i], err = one.wish(); err != nil {
+			return nil, err
+		}
+	}
+	could := []Permission{}
+	for _, caller := range p.names {
+		for _, w := range wishes {
+			for _, g := range p.callers[caller].grants {
+				if how, _ := g.judge(w); how == allowed {
+					could = append(could, Permission{caller, w.method, g.rule})
+				}
+			}
+		}
+	}
+	return could, nil
+}
+
 var failing = [...]string{otherMethod: "method", otherPurpose: "purpose", otherName: "name", otherSAN: "sans", allowed: ""}
 
 // withNames tells whether all of a certificate's names count for a method; for the others only its common name.

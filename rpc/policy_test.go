@@ -96,3 +96,41 @@ func TestPolicyQuestions(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicyWhoCould wants everybody who could, and by which rules.
+func TestPolicyWhoCould(t *testing.T) {
+	p := policyOf(t, somePolicy+`    grants: [{methods: [ca.find, ca.issue], purposes: [user], names: [bob]}]`)
+	mail := cert.SANs{Email: []string{"bob@example.org"}}
+	for _, c := range []struct {
+		q    Question
+		want string
+	}{
+		{Question{Purpose: "user", CN: "Bob"}, "hr/4 ca.issue, hr/1 ca.revoke, none/1 ca.find, none/1 ca.issue"},
+		{Question{Purpose: "user", CN: "alice", Method: "ca.issue"}, "hr/3 ca.issue, hr/4 ca.issue"},
+		{Question{Purpose: "user", CN: "bob", SANs: mail}, "hr/4 ca.issue, hr/1 ca.revoke, none/1 ca.find"},
+		{Question{Purpose: "user", CN: "bob", Method: "ca.find"}, "none/1 ca.find"},
+		{Question{Purpose: "caller", Method: "ca.chain"}, "hr/5 ca.chain"},
+		{Question{Purpose: "caller", CN: "bob"}, ""},
+		{Question{Purpose: "user", CN: "a,b"}, "name.characters: cn"},
+		{Question{Purpose: "server", CN: "www.example.org", SANs: mail}, "name.san_type: sans.email"},
+		{Question{Purpose: "user"}, "cn is needed"},
+		{Question{Purpose: "user", CN: "bob", Method: "ca.find", SANs: mail}, "leave further names out"},
+		{Question{CN: "bob"}, "purpose"},
+	} {
+		could, err := p.WhoCould(c.q)
+		var got []string
+		for _, one := range could {
+			got = append(got, one.Rule+" "+one.Method)
+			if !strings.HasPrefix(one.Rule, one.Caller+"/") {
+				t.Errorf("%+v", one)
+			}
+		}
+		if err != nil {
+			if !strings.Contains(err.Error(), c.want) || c.want == "" {
+				t.Errorf("%+v: %v, want %s", c.q, err, c.want)
+			}
+		} else if s := strings.Join(got, ", "); s != c.want {
+			t.Errorf("%+v: %s, want %s", c.q, s, c.want)
+		}
+	}
+}

@@ -16,7 +16,7 @@ func policyCommand() *cobra.Command {
 		Use: "policy", Short: "Tell what the grants in the configuration allow, and why", Args: subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(policyExplainCommand(), policyTestCommand())
+	cmd.AddCommand(policyExplainCommand(), policyTestCommand(), policyWhoCouldCommand())
 	return cmd
 }
 
@@ -174,4 +174,54 @@ func printPolicyTest(w io.Writer, report site.PolicyReport, output string) error
 		return fmt.Errorf("decisions that differ: %d", n)
 	}
 	return nil
+}
+
+func policyWhoCouldCommand() *cobra.Command {
+	var q rpc.Question
+	var output string
+	cmd := &cobra.Command{
+		Use:   "who-could DIR --purpose PURPOSE --cn NAME",
+		Short: "List the callers that could get or touch a certificate, and by which rules",
+		Long: `List each caller and method for which the grants in the chancery.yaml of DIR, which can be the file itself,
+allow a certificate for NAME, and every rule that allows it. Without --method all methods that concern a name are
+looked at; further names count for ca.issue and ca.renew only. Nothing is asked over the network.
+
+Exit code 0 also if nobody could, 1 if no certificate can have the name.`,
+		Example: `  chancery policy who-could ca --purpose server --cn www.example.org --dns example.org
+  chancery policy who-could ca --purpose caller --cn provisioning --method ca.issue`,
+		Args: exactly(1, "DIR"), ValidArgsFunction: folders,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if q.Purpose == "" || q.CN == "" && q.Method == "" {
+				return fmt.Errorf("%w: --purpose and --cn are needed", errUsage)
+			}
+			policy, err := site.LoadPolicy(configFile(args[0]))
+			if err != nil {
+				return err
+			}
+			could, err := policy.WhoCould(q)
+			if err != nil {
+				return asked(err)
+			}
+			return printWhoCould(cmd.OutOrStdout(), could, output)
+		},
+	}
+	methodFlag(cmd, &q.Method, "only the `METHOD`, such as ca.issue")
+	questionFlags(cmd, &q)
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func printWhoCould(w io.Writer, could []rpc.Permission, output string) error {
+	if output == "json" {
+		return writeJSON(w, could)
+	}
+	if len(could) == 0 {
+		fmt.Fprintln(w, "nobody")
+		return nil
+	}
+	rows := [][]string{{"CALLER", "METHOD", "RULE"}}
+	for _, one := range could {
+		rows = append(rows, []string{one.Caller, one.Method, one.Rule})
+	}
+	return writeTable(w, rows)
 }
