@@ -186,7 +186,10 @@ func (l *Loop) once(ctx context.Context, sweep bool) (commit string, err error) 
 		l.log.Error("the lists are not published", zap.String("code", code), zap.Int("owed", len(debts)), zap.Error(err))
 	}
 	for _, d := range debts {
-		next := l.store.Now().Add(backoff(d.Attempts))
+		next := l.store.Now()
+		if l.next.Load() == nil { // otherwise another publisher tries at once
+			next = next.Add(backoff(d.Attempts))
+		}
 		if postponed := l.store.Postpone(context.WithoutCancel(ctx), d, next, err.Error()); postponed != nil {
 			return "", errors.Join(err, postponed)
 		}

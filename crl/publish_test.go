@@ -399,7 +399,9 @@ func TestUse(t *testing.T) {
 		w.revoke(w.issue(fmt.Sprint("user", n)).Serial, cert.Superseded)
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			_, err := w.git("cat-file", "-e", "main:"+other.Folder+"/users.crl")
-			if err == nil {
+			_, owed, failed := w.store.Owed(ctx, store.CRL, "users")
+			w.must(failed)
+			if err == nil && !owed { // it is done, read back and all
 				break
 			}
 			if time.Now().After(end) {
@@ -421,6 +423,31 @@ func TestUse(t *testing.T) {
 	}
 	cancel()
 	w.must(<-ended)
+}
+
+// TestUseHurries: what could not be published to the old place is published to the new one at once, also if the
+// attempt at the old one ends only then.
+func TestUseHurries(t *testing.T) {
+	w := newWorld(t)
+	w.publish()
+	serial := w.issue("Alice").Serial
+	gone := *w.publisher
+	gone.Remote = &forgetful{Remote: w.publisher.Remote, pushed: true}
+	w.loop.Use(&gone, true)
+	w.loop.takeOver()
+	w.revoke(serial, cert.Superseded)
+	w.loop.Use(w.publisher, true)
+	if _, err := w.loop.once(t.Context(), false); err == nil {
+		t.Fatal("a broken remote takes a list")
+	}
+	if debt, owed, err := w.store.Owed(t.Context(), store.CRL, "users"); err != nil || !owed || debt.Attempts != 1 || debt.NextAt.After(w.store.Now()) {
+		t.Errorf("owed %v, due at %s after %d attempts: %v", owed, debt.NextAt, debt.Attempts, err)
+	}
+	w.loop.takeOver()
+	w.publish()
+	if got := len(w.list("users").Entries); got != 1 {
+		t.Errorf("%d entries", got)
+	}
 }
 
 // A reason that gets worse while a list is being signed holds nothing up.

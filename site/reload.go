@@ -40,6 +40,10 @@ func (d Daemon) keepReloading(ctx context.Context, p *parts, server *rpc.Server)
 		default:
 			d.Log.Info("config reloaded", zap.String("from", inForce.SHA256), zap.String("to", next.SHA256))
 			p.health.reloaded()
+			// What did not work may work now.
+			if err := p.store.Hurry(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
 		}
 		if d.Reloaded != nil {
 			d.Reloaded()

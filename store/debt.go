@@ -135,6 +135,19 @@ func (s *Store) FreeLeases(ctx context.Context) error {
 	return nil
 }
 
+// Hurry makes everything that waits after a failed visit due at once, but not what is parked.
+func (s *Store) Hurry(ctx context.Context) error {
+	err := s.run(ctx, &job{change: func(tx *Tx) error {
+		_, err := tx.exec("UPDATE debt SET next_at = $1 WHERE next_at > $1 AND parked = 0", micros(tx.now))
+		tx.owed = append(tx.owed, Directory, CRL)
+		return err
+	}})
+	if err != nil {
+		return fmt.Errorf("hurrying debts: %w", err)
+	}
+	return nil
+}
+
 // Debts gives everything that is owed, by topic and key.
 func (s *Store) Debts(ctx context.Context) ([]Debt, error) {
 	var debts []Debt

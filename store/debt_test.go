@@ -157,6 +157,16 @@ func TestPostponeAndPark(t *testing.T) {
 	if err := s.FreeLeases(ctx); err != nil {
 		t.Fatal(err)
 	}
+	for _, got := range lease(t, s, 2) {
+		if err := s.Postpone(ctx, got, s.Now().Add(time.Hour), "directory is down"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lease(t, s, 0)
+	if err := s.Hurry(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Wake(Directory)
 	lease(t, s, 2)
 	counts, err := s.Counts(ctx)
 	if err != nil || counts.Debts[Directory] != 2 || counts.Debts[CRL] != 1 || counts.Parked != 0 {
