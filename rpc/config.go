@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -119,12 +120,17 @@ func newCaller(conf Caller, granted []string) (c *caller, wrong []*ConfigError) 
 	c = &caller{name: conf.Name, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond))),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce)}
 	for i, g := range conf.Grants {
+		key := fmt.Sprintf("grants[%d]", i)
 		one, err := newGrant(g, granted)
-		if err != nil {
-			key := fmt.Sprintf("grants[%d]", i)
-			wrong = append(wrong, &ConfigError{key + "." + err.Key, fmt.Errorf("%s: %w", key, err)})
-		}
 		one.rule = fmt.Sprintf("%s/%d", conf.Name, i+1)
+		if err != nil {
+			wrong = append(wrong, &ConfigError{key + "." + err.Key, fmt.Errorf("%s: %w", key, err)})
+			continue
+		}
+		if rules := one.coveredBy(c.grants); rules != nil {
+			// Whoever wrote it thinks that it matters.
+			wrong = append(wrong, &ConfigError{key, fmt.Errorf("%s: %s allows already all that it allows; leave it out", key, strings.Join(rules, " and "))})
+		}
 		c.grants = append(c.grants, one)
 	}
 	return c, wrong
@@ -160,6 +166,11 @@ func newGrant(conf Grant, granted []string) (grant, *ConfigError) {
 	}
 	if i := slices.Index(conf.Names, ""); i >= 0 {
 		return bad(fmt.Sprintf("names[%d]", i), "names: an empty pattern matches nothing")
+	}
+	for i, pattern := range conf.Names {
+		if !slices.ContainsFunc(conf.Purposes, func(p cert.Purpose) bool { return name.Matchable(p, pattern) }) {
+			return bad(fmt.Sprintf("names[%d]", i), "names: %.60q matches no name that a certificate of the purposes %v can have", pattern, conf.Purposes)
+		}
 	}
 	for i, d := range conf.Domains {
 		key := fmt.Sprintf("domains[%d]", i)

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -29,6 +30,8 @@ func TestConfigRefused(t *testing.T) {
 		{"upper-case domain", "callers: [{name: a, grants: [{methods: [ca.issue], purposes: [user], names: ['*'], domains: [Example.org]}]}]", `as "example.org"`},
 		{"address", "callers: [{name: a, grants: [{methods: [ca.issue], purposes: [server], names: ['*'], networks: [192.0.2.1]}]}]", "networks: "},
 		{"host bits", "callers: [{name: a, grants: [{methods: [ca.issue], purposes: [server], names: ['*'], networks: [192.0.2.1/24]}]}]", "networks: "},
+		{"name of nobody", "callers: [{name: a, grants: [{methods: [ca.issue], purposes: [user, server], names: ['b*', 'a,b']}]}]", `callers[0].grants[0].names[1]: caller a: grants[0]: names: "a,b" matches no name`},
+		{"the same grant twice", "callers: [{name: a, " + strings.Replace(grant, "}]", "}, {methods: [ca.issue], purposes: [user], names: [bob]}]", 1) + "}]", "callers[0].grants[1]: caller a: grants[1]: a/1 allows already all that it allows"},
 		{"rate", "callers: [{name: a, per_second: -1}]", "per_second"},
 		{"no number", "callers: [{name: a, per_second: .nan}]", "per_second"},
 	} {
@@ -38,8 +41,46 @@ func TestConfigRefused(t *testing.T) {
 			continue
 		}
 		_, err := newCallers(conf, methods())
-		if err == nil || !strings.Contains(err.Error(), c.says) {
+		var at *ConfigError
+		if !errors.As(err, &at) || !strings.Contains(at.Key+": "+err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", c.what, err, c.says)
+		}
+	}
+}
+
+// TestCovered: a grant is refused only where what stands before it allows all of it.
+func TestCovered(t *testing.T) {
+	const (
+		people  = `{methods: [ca.issue, ca.revoke], purposes: [user], names: ["*"], domains: [example.org]}`
+		servers = `{methods: [ca.issue, ca.chain], purposes: [server], names: ["*.example.org"], domains: [example.org], networks: [192.0.2.0/24]}`
+	)
+	for _, c := range []struct {
+		last  string
+		rules string
+	}{
+		{`{methods: [ca.issue], purposes: [user], names: [bob]}`, "a/1"},
+		{`{methods: [ca.issue], purposes: [user], names: ["*"], domains: [mail.example.org]}`, "a/1"},
+		{`{methods: [ca.issue], purposes: [user], names: ["*"], domains: [mail.example.org, example.net]}`, ""},
+		{`{methods: [ca.revoke], purposes: [user], names: ["*"], domains: [example.net]}`, "a/1"},
+		{`{methods: [ca.issue, ca.hold], purposes: [user], names: [bob]}`, ""},
+		{`{methods: [ca.issue], purposes: [user, caller], names: [bob]}`, ""},
+		{`{methods: [ca.issue], purposes: [user, server], names: [www.example.org], domains: [example.org]}`, "a/1 and a/2"},
+		{`{methods: [ca.issue], purposes: [server], names: [www.example.org]}`, ""}, // another host name's domain does not matter
+		{`{methods: [ca.issue], purposes: [server], names: ["*"], domains: [example.org]}`, ""},
+		{`{methods: [ca.issue], purposes: [server], names: ["w*.example.org"], domains: [www.example.org], networks: [192.0.2.128/25]}`, "a/2"},
+		{`{methods: [ca.issue], purposes: [server], names: ["w*.example.org"], domains: [example.org], networks: [192.0.0.0/16]}`, ""},
+		{`{methods: [ca.issue], purposes: [server], names: ["w*.example.org"], domains: [example.org], networks: ["2001:db8::/32"]}`, ""},
+		{`{methods: [ca.chain], purposes: [server]}`, "a/2"},
+		{`{methods: [ca.chain], purposes: [user]}`, ""},
+	} {
+		var conf Config
+		if err := yaml.UnmarshalWithOptions([]byte("callers: [{name: a, grants: ["+people+", "+servers+", "+c.last+"]}]"), &conf, yaml.Strict()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := NewPolicy(conf)
+		var at *ConfigError
+		if c.rules == "" && err != nil || c.rules != "" && (!errors.As(err, &at) || at.Key != "callers[0].grants[2]" || !strings.Contains(err.Error(), ": "+c.rules+" allows already")) {
+			t.Errorf("%s: %v, want %q", c.last, err, c.rules)
 		}
 	}
 }
@@ -53,7 +94,7 @@ callers:
       - {methods: [ca.issue, ca.revoke], purposes: [user], names: ["*"], domains: [example.org]}
       - {methods: [ca.issue], purposes: [server], names: ["*.example.org", "*.a.example.org"], domains: [a.example.org], networks: [192.0.2.0/24, "2001:db8::/32"]}
       - {methods: [ca.status], purposes: [server], names: ["www.example.org"]}
-      - {methods: [ca.issue], purposes: [user], names: ["ab*"]}
+      - {methods: [ca.issue], purposes: [user], names: ["ab*"], domains: [example.net]}
       - {methods: [ca.chain], purposes: [caller]}
   - name: none
 `), &conf, yaml.Strict())

@@ -438,3 +438,83 @@ func FuzzCanonical(f *testing.F) {
 		}
 	})
 }
+
+// genPattern makes a pattern that fits a key: stars for some of it, and other letters' case.
+func genPattern(t *rapid.T, key string) string {
+	runes, pattern := []rune(key), ""
+	for i := 0; i < len(runes); i++ {
+		switch rapid.IntRange(0, 5).Draw(t, "change") {
+		case 0:
+			i += rapid.IntRange(0, 3).Draw(t, "left out") - 1
+			pattern += "*"
+		case 1:
+			pattern += strings.ToUpper(string(runes[i]))
+		default:
+			pattern += string(runes[i])
+		}
+	}
+	return pattern
+}
+
+// TestMatchable: no pattern that fits a name is said to fit none.
+func TestMatchable(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.OneOf(genPerson(), rapid.StringMatching(`(xn--)?[a-zA-Z0-9-]{1,9}(\.[a-z0-9-]{1,9}){0,3}`)).Draw(t, "name")
+		pattern := genPattern(t, fold(s))
+		for _, purpose := range cert.Purposes() {
+			if name, err := Canonical(purpose, s); err == nil && Match(pattern, name.Key) && !Matchable(purpose, pattern) {
+				t.Fatalf("%q fits the %s %q", pattern, purpose, name.Key)
+			}
+		}
+	})
+	for _, tt := range []struct{ pattern, purposes string }{
+		{"*", "user server caller"}, {"Alice", "user caller"}, {"*.example.org", "user server"}, {"WWW.Example.org", "user server"},
+		{"b\u00fccher.*", "user"}, {"local*", "user server caller"}, {"web*", "user caller"}, {"a b*", "user"}, {"a_*", "user"}, {"o'*@x.org", "user"}, {"*-", "user caller"},
+		{strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + ".org", "user server"}, // a host name, if not a common name
+		{"a,*", ""}, {"a..b", "user"}, {"*..b", "user"}, {".example.org", ""}, {"-a*", ""}, {"a  b", ""}, {" *", ""}, {"a\x00*", ""}, {"root", ""}, {"192.0.2.1", "user"}, {"*.1", "user"},
+		{"*.-a.org", "user"}, {"[ab]*", ""}, {"a?", ""}, {"*/a", ""}, {"...", ""}, {strings.Repeat("a", 64) + "*.org", "user"}, {strings.Repeat("a", 64) + "*", "user"},
+	} {
+		var got []string
+		for _, purpose := range []cert.Purpose{cert.User, cert.Server, cert.Caller} {
+			if Matchable(purpose, tt.pattern) {
+				got = append(got, string(purpose))
+			}
+		}
+		if s := strings.Join(got, " "); s != tt.purposes {
+			t.Errorf("%q: %s, want %s", tt.pattern, s, tt.purposes)
+		}
+	}
+}
+
+// TestCovers: what the covered pattern fits, the covering one fits.
+func TestCovers(t *testing.T) {
+	covered := 0
+	rapid.Check(t, func(t *rapid.T) {
+		key := rapid.StringMatching(`[ab]{0,3}(\.[ab]{0,3}){0,2}`)
+		one := key.Draw(t, "key")
+		wide, narrow := genPattern(t, one), genPattern(t, rapid.OneOf(rapid.Just(one), key).Draw(t, "other"))
+		if !Covers(wide, narrow) {
+			return
+		}
+		covered++
+		for range 20 {
+			if k := key.Draw(t, "name"); Match(narrow, k) && !Match(wide, k) {
+				t.Fatalf("%q fits %q, and %q does not", narrow, k, wide)
+			}
+		}
+	})
+	if covered < 5 {
+		t.Errorf("only %d pairs", covered)
+	}
+	for _, tt := range []struct {
+		wide, narrow string
+		want         bool
+	}{
+		{"*", "*", true}, {"*", "a.*", true}, {"a*", "*", false}, {"a*", "ab", true}, {"a*", "A*", true}, {"*.example.org", "www.example.org", true},
+		{"*.example.org", "w*.example.org", true}, {"*.example.org", "a.b.example.org", false}, {"*.*", "a*.b*", true}, {"w*.*", "*.a", false}, {"ab", "a*", false},
+	} {
+		if got := Covers(tt.wide, tt.narrow); got != tt.want {
+			t.Errorf("%q covers %q: %v", tt.wide, tt.narrow, got)
+		}
+	}
+}
