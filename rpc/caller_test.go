@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -367,6 +368,46 @@ func TestCrowd(t *testing.T) {
 		t.Errorf("fault %d after %v", n, time.Since(begun))
 	}
 	w.counted("tcp.crowded", 21)
+}
+
+// TestCrowdOfOneAddress: strangers of another address make room for each other, and not a caller for them who is
+// slow with its handshake.
+func TestCrowdOfOneAddress(t *testing.T) {
+	w := newWorld(t)
+	address := strings.TrimPrefix(w.url, "https://")
+	first, err := net.Dial("tcp", address)
+	w.must(err)
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for range maxHandshakes + 20 {
+		c, err := from.Dial("tcp", address)
+		w.must(err)
+		defer func() { _ = c.Close() }()
+	}
+	w.counted("tcp.crowded", 21)
+	config := w.clientTLS(w.caller("provisioning"))
+	config.ServerName = "127.0.0.1"
+	c := tls.Client(first, config)
+	w.must(c.Handshake())
+	w.must(c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)))
+	if turnedAway(c) {
+		t.Error("who came first, from another address, made room")
+	}
+	w.must(c.Close())
+}
+
+// TestOrigin: what a single host has any number of is one address.
+func TestOrigin(t *testing.T) {
+	for at, want := range map[string]string{
+		"192.0.2.7":               "192.0.2.7/32",
+		"::ffff:192.0.2.7":        "192.0.2.7/32",
+		"2001:db8:1:2:3:4:5:6":    "2001:db8:1:2::/64",
+		"2001:db8:1:2:ffff:0:0:1": "2001:db8:1:2::/64",
+		"fe80::1%eth0":            "fe80::/64",
+	} {
+		if got := origin(net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(at), 443))).String(); got != want {
+			t.Errorf("%s: %s, want %s", at, got, want)
+		}
+	}
 }
 
 // TestFull: when the places of callers are taken, or those of one caller, another connection is not

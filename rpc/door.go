@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,14 +19,18 @@ import (
 )
 
 // How many connections there may be: of callers, of any one of them, and on top of that of those who have
-// not shown who they are. One caller in trouble keeps no other out. Where there are too many strangers, the
-// one that has taken longest makes room: an honest handshake takes milliseconds, and strangers who only hold
-// the door would otherwise shut it.
+// not shown who they are. One caller in trouble keeps no other out. Where there are too many strangers, one
+// makes room, of the address that has the most of them the one that has taken longest: an honest handshake
+// takes milliseconds, and strangers who only hold the door, or run against it, would otherwise shut it.
 const (
 	maxConns      = 1024
 	maxPerCaller  = 256
 	maxHandshakes = 256
 )
+
+// maxStrange is how many bytes are read of a client that has not proved who it is. A hello with keys of
+// every kind and a chain of RSA certificates have room in it.
+const maxStrange = 32 << 10
 
 // door is the listener of the HTTP server: it hands over connections of callers whose TLS handshake is
 // done, and counts the others by what went wrong.
@@ -38,17 +43,21 @@ type door struct {
 	workers sync.WaitGroup
 
 	mu      sync.Mutex
-	knocked []*knock       // oldest first
-	inside  map[string]int // connections of each caller
-	total   int            // of all of them
+	knocked []*knock             // oldest first
+	strange map[netip.Prefix]int // of them, by where they come from
+	inside  map[string]int       // connections of each caller
+	total   int                  // of all of them
 }
 
 // knock is a handshake under way.
-type knock struct{ give func() }
+type knock struct {
+	from netip.Prefix
+	give func()
+}
 
 func newDoor(s *Server, tcp net.Listener) *door {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &door{server: s, tcp: tcp, ctx: ctx, close: cancel, ready: make(chan net.Conn), inside: make(map[string]int)}
+	d := &door{server: s, tcp: tcp, ctx: ctx, close: cancel, ready: make(chan net.Conn), strange: make(map[netip.Prefix]int), inside: make(map[string]int)}
 	d.workers.Go(d.welcome)
 	return d
 }
@@ -88,7 +97,7 @@ func (d *door) welcome() {
 			time.Sleep(acceptPause)
 			continue
 		}
-		ctx, leave := d.enter()
+		ctx, leave := d.enter(origin(c.RemoteAddr()))
 		d.workers.Go(func() {
 			defer leave()
 			d.handshake(ctx, c)
@@ -96,26 +105,60 @@ func (d *door) welcome() {
 	}
 }
 
+// origin is what counts as one address: an IPv4 address, or the /64 of an IPv6 one, of which a single host has
+// any number.
+func origin(a net.Addr) netip.Prefix {
+	at, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	p, _ := ip.Prefix(min(ip.BitLen(), 64)) // a length that the address has
+	return p
+}
+
 // enter takes a place for a handshake. Its context ends with the handshake's time, or when the place is
 // needed.
-func (d *door) enter() (ctx context.Context, leave func()) {
+func (d *door) enter(from netip.Prefix) (ctx context.Context, leave func()) {
 	ctx, cancel := context.WithTimeout(d.ctx, headerTime)
 	ctx, give := context.WithCancelCause(ctx)
-	k := &knock{func() { give(errCrowded) }}
+	k := &knock{from, func() { give(errCrowded) }}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.knocked = append(d.knocked, k)
+	d.strange[from]++
 	if len(d.knocked) > maxHandshakes {
-		d.knocked[0].give()
-		d.knocked = d.knocked[1:]
+		d.makeRoom()
 	}
 	return ctx, func() {
 		give(nil)
 		cancel()
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.knocked = slices.DeleteFunc(d.knocked, func(other *knock) bool { return other == k })
+		if i := slices.Index(d.knocked, k); i >= 0 {
+			d.forget(i)
+		}
 	}
+}
+
+// makeRoom ends one handshake: the oldest, of the address that has the most.
+func (d *door) makeRoom() {
+	at := 0
+	for i, k := range d.knocked {
+		if d.strange[k.from] > d.strange[d.knocked[at].from] {
+			at = i
+		}
+	}
+	d.knocked[at].give()
+	d.forget(at)
+}
+
+func (d *door) forget(i int) {
+	from := d.knocked[i].from
+	if d.strange[from]--; d.strange[from] == 0 {
+		delete(d.strange, from)
+	}
+	d.knocked = slices.Delete(d.knocked, i, i+1)
 }
 
 var errCrowded = errors.New("too many connections")
@@ -144,20 +187,27 @@ func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 		own := d.server.own()
 		return &own, nil
 	}
+	c := &conn{Conn: tcp, leave: func() {}, left: maxStrange}
+	// Package tls would try to build a chain out of all the certificates that a stranger sent, which can be
+	// made to take a quarter of a second.
+	config.ClientAuth = tls.RequireAnyClientCert
 	// Whom every request would be turned away for gets no place to hold.
 	config.VerifyConnection = func(state tls.ConnectionState) error {
-		c, stranger, err := d.server.known(ctx, state.VerifiedChains)
+		chains, err := d.server.verify(state.PeerCertificates)
+		if err != nil {
+			return err
+		}
+		caller, stranger, err := d.server.known(ctx, chains)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w: %w", errUnidentified, err)
-		case c == nil:
+		case caller == nil:
 			return strange(stranger)
 		}
-		name = c.name
+		c.chains, name = chains, caller.name
 		stage.Store(atProof)
 		return nil
 	}
-	c := &conn{Conn: tcp, leave: func() {}}
 	secure := tls.Server(c, config)
 	err := secure.HandshakeContext(ctx)
 	if err == nil {
@@ -177,6 +227,7 @@ func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 		}
 		return
 	}
+	c.left = unbounded
 	select {
 	case d.ready <- secure:
 	case <-d.ctx.Done():
@@ -248,8 +299,27 @@ func certificateCause(err *tls.CertificateVerificationError) string {
 type conn struct {
 	net.Conn
 	leave  func()
-	begun  atomic.Int64 // requests of which something was read
-	served atomic.Int64 // requests that were handed over
+	left   int                   // bytes that the client may still send, or unbounded
+	chains [][]*x509.Certificate // that its certificate was verified with
+	begun  atomic.Int64          // requests of which something was read
+	served atomic.Int64          // requests that were handed over
+}
+
+const unbounded = -1
+
+var errTooLong = errors.New("a handshake that is too long")
+
+// Read reads no more of a stranger than it may send.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.left == unbounded {
+		return c.Conn.Read(p)
+	}
+	if c.left == 0 {
+		return 0, errTooLong
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
 }
 
 // Close gives the place back.

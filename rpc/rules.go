@@ -1,9 +1,6 @@
 package rpc
 
-import (
-	"crypto/tls"
-	"crypto/x509"
-)
+import "crypto/tls"
 
 // rules are what may change while the server answers: who may do what, and how a connection begins. They
 // are never written to. A request keeps the caller that it began with.
@@ -40,13 +37,10 @@ func (s *Server) newRules(c Config, minTLS12 bool) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	anchors := x509.NewCertPool()
-	anchors.AddCert(s.callersCA)
 	r := &rules{callers: callers, tls: &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		ClientAuth: tls.RequireAndVerifyClientCert,
-		// The issuing CA itself is the anchor: under the root, the certificates of users would do as well.
-		ClientCAs:  anchors,
+		ClientAuth: tls.RequireAndVerifyClientCert, // the door verifies by itself
+		ClientCAs:  s.anchors,
 		NextProtos: []string{"http/1.1"},
 		// A resumed session would bring a caller in on what was true before.
 		SessionTicketsDisabled: true,

@@ -79,6 +79,7 @@ type Server struct {
 	store     *store.Store
 	rules     atomic.Pointer[rules]
 	callersCA *x509.Certificate
+	anchors   *x509.CertPool // the issuing CA itself: under the root, the certificates of users would do as well
 	own       func() tls.Certificate
 	log       *zap.Logger
 	now       func() time.Time
@@ -94,6 +95,8 @@ func New(o Options) (*Server, error) {
 		authority: o.Authority, store: o.Store, callersCA: o.CallersCA, own: o.TLSCertificate,
 		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now), observe: o.Observe,
 	}
+	s.anchors = x509.NewCertPool()
+	s.anchors.AddCert(o.CallersCA)
 	if s.observe == nil {
 		s.observe = func(string, string, string, time.Duration) {}
 	}
