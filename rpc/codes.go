@@ -76,6 +76,8 @@ func callCodes() []codeKind {
 		{"page.limit", isRefusal, "`limit` is out of range"},
 		{"page.after", isRefusal, "`after` is not the `next` of an answer"},
 		{"validity.days", isRefusal, "`valid_days` is out of range for the purpose or this installation"},
+		{"purpose.issuer", isRefusal, "the key room is set up with an issuer that is not for the purpose"},
+		{"crl.url", isRefusal, "the key room is set up with a `crl_url` that is not a plain http URL"},
 		{"validity.issuer", isRefusal, "the certificate would outlive the issuing CA"},
 	}
 }
@@ -84,7 +86,6 @@ func nameCodes() []codeKind {
 	return []codeKind{
 		{"name.empty", isRefusal, "a name is empty"},
 		{"name.too_long", isRefusal, "a name, or a part of one, is too long"},
-		{"name.not_utf8", isRefusal, "a name is not UTF-8"},
 		{"name.control", isRefusal, "a control character, such as a line end"},
 		{"name.invisible", isRefusal, "a character that cannot be seen, or is not assigned"},
 		{"name.space", isRefusal, "a space where none may be"},
@@ -139,7 +140,6 @@ func roomCodes() []codeKind {
 		{"keyroom.intent.issuer", isRefusal, "the key room does not have the issuer any more"},
 		{"keyroom.tbs.mismatch", isRefusal, "the key room would make another certificate: daemon and key room are set up differently"},
 		{"keyroom.leaf.not_canonical", isRefusal, "the key room does not understand the log: it is older than the daemon"},
-		{"keyroom.serial.revoked", isRefusal, "it was revoked before it was signed"},
 		{"keyroom.serial.voided", isNow, "it was given up before it was signed"},
 		{"keyroom.rate.hour", isNow, "the key room's limit for an hour is reached"},
 		{"keyroom.rate.day", isNow, "the key room's limit for a day is reached"},

@@ -33,12 +33,11 @@ func neverReached() map[string]string {
 		checked   = "ca/name checks it before, and is stricter"
 		window    = "profile.Window makes no other"
 		own       = "the daemon asks with the leaf and the CSR that it entered itself, in batches that fit"
-		setup     = "it is about the making of a CA"
 		redeliver = "what goes wrong when an answer is given again is outcome.unknown"
 	)
 	return map[string]string{
 		"name.purpose":     "the purpose is read before the names",
-		"purpose.issuer":   setup,
+		"name.not_utf8":    "both codecs refuse it",
 		"serial.invalid":   "the daemon draws the serial",
 		"validity.order":   window,
 		"validity.seconds": window,
@@ -49,7 +48,6 @@ func neverReached() map[string]string {
 		"san.ip":           checked,
 		"san.repeated":     checked,
 		"san.*":            checked,
-		"crl.url":          "the key room's configuration has it",
 
 		"keyroom.batch.frame":       own,
 		"keyroom.batch.size":        own,
@@ -59,6 +57,7 @@ func neverReached() map[string]string {
 		"keyroom.intent.other_room": own,
 		"keyroom.csr.other_key":     own,
 		"keyroom.log.gap":           own,
+		"keyroom.serial.revoked":    "the daemon enters no revocation of what is not signed",
 		"keyroom.serial.signed":     "no serial is announced twice",
 		"keyroom.open.caller":       redeliver,
 		"keyroom.open.late":         redeliver,

@@ -102,6 +102,7 @@ type world struct {
 	tls       tls.Certificate // the server's
 	roots     *x509.CertPool
 	offset    atomic.Int64 // of the server's clock
+	drift     atomic.Int64 // of the store's clock
 	logged    *observer.ObservedLogs
 }
 
@@ -111,15 +112,21 @@ var operator = audit.Actor{Kind: audit.ByOperator, Name: "test"}
 // books.
 func newWorld(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
+	return newWorldIn(t, filepath.Join(build(t), "site"), change...)
+}
+
+// newWorldIn is newWorld with the keys of another installation.
+func newWorldIn(t testing.TB, site string, change ...func(*Options)) *world {
+	t.Helper()
 	w := &world{TB: t, dir: filepath.Join(t.TempDir(), "site")}
-	w.must(exec.Command("cp", "-a", filepath.Join(build(t), "site")+"/.", w.dir).Run()) // with the modes of the keys
+	w.must(exec.Command("cp", "-a", site+"/.", w.dir).Run()) // with the modes of the keys
 	w.startRoom()
 	ctx := t.Context()
 	room, err := signer.DialReader(ctx, w.socket())
 	w.must(err)
 	hello := room.Hello()
 	room.Close()
-	w.store, err = store.Create(ctx, filepath.Join(w.dir, "books.db"), time.Now, operator, []audit.Event{
+	w.store, err = store.Create(ctx, filepath.Join(w.dir, "books.db"), w.storeNow, operator, []audit.Event{
 		&audit.LogOpened{Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey, Room: hello.Room, DeliveryKey: hello.DeliveryKey},
 		&audit.RootNamed{Subject: "root", Certificate: hello.Root},
 	})
@@ -177,6 +184,8 @@ func (w *world) startRoom() {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+func (w *world) storeNow() time.Time { return time.Now().Add(time.Duration(w.drift.Load())) }
 
 func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) }
 

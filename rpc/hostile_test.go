@@ -266,6 +266,12 @@ func (w *world) csr(key any, template *x509.CertificateRequest) []byte {
 // exponentOne is a request for an RSA key with exponent 1, under which everything is its own signature.
 func (w *world) exponentOne() []byte {
 	w.Helper()
+	return w.spoiled(func(k *rsa.PublicKey) { k.E = 1 })
+}
+
+// spoiled is a request for an RSA key that is not the one that signed it.
+func (w *world) spoiled(spoil func(*rsa.PublicKey)) []byte {
+	w.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	w.must(err)
 	var request struct {
@@ -280,7 +286,9 @@ func (w *world) exponentOne() []byte {
 	}
 	_, err = asn1.Unmarshal(w.csr(key, &x509.CertificateRequest{}), &request)
 	w.must(err)
-	spki, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: key.N, E: 1})
+	public := key.PublicKey
+	spoil(&public)
+	spki, err := x509.MarshalPKIXPublicKey(&public)
 	w.must(err)
 	request.Info.Key = asn1.RawValue{FullBytes: spki}
 	der, err := asn1.Marshal(request)
