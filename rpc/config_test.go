@@ -52,7 +52,7 @@ func TestConfigRefused(t *testing.T) {
 func TestCovered(t *testing.T) {
 	const (
 		people  = `{methods: [ca.issue, ca.revoke], purposes: [user], names: ["*"], domains: [example.org]}`
-		servers = `{methods: [ca.issue, ca.chain], purposes: [server], names: ["*.example.org"], domains: [example.org], networks: [192.0.2.0/24]}`
+		servers = `{methods: [ca.issue, ca.status, ca.chain], purposes: [server], names: ["*.example.org"], domains: [example.org], networks: [192.0.2.0/24]}`
 	)
 	for _, c := range []struct {
 		last  string
@@ -68,8 +68,10 @@ func TestCovered(t *testing.T) {
 		{`{methods: [ca.issue], purposes: [server], names: [www.example.org]}`, ""}, // another host name's domain does not matter
 		{`{methods: [ca.issue], purposes: [server], names: ["*"], domains: [example.org]}`, ""},
 		{`{methods: [ca.issue], purposes: [server], names: ["w*.example.org"], domains: [www.example.org], networks: [192.0.2.128/25]}`, "a/2"},
-		{`{methods: [ca.issue], purposes: [server], names: ["w*.example.org"], domains: [example.org], networks: [192.0.0.0/16]}`, ""},
+		{`{methods: [ca.issue], purposes: [server], names: ["w*.example.org"], domains: [example.org], networks: [192.0.2.0/23]}`, ""},
 		{`{methods: [ca.issue], purposes: [server], names: ["w*.example.org"], domains: [example.org], networks: ["2001:db8::/32"]}`, ""},
+		{`{methods: [ca.status], purposes: [server], names: [www.example.org]}`, ""},
+		{`{methods: [ca.status], purposes: [server], names: ["*.example.org"], domains: [example.org], networks: [198.51.100.0/24]}`, "a/2"},
 		{`{methods: [ca.chain], purposes: [server]}`, "a/2"},
 		{`{methods: [ca.chain], purposes: [user]}`, ""},
 	} {

@@ -36,15 +36,14 @@ func (g grant) covers(other grant, method string, purpose cert.Purpose) bool {
 	if !every(other.names, g.names, name.Covers) {
 		return false
 	}
-	inDomain := func(domain, in string) bool { return name.InDomain(in, domain) }
-	switch {
-	case !withNames(method):
-		return true
-	case purpose == cert.User: // without domains it has no mail address
-		return every(other.domains, g.domains, inDomain)
-	case purpose == cert.Server:
-		hosts := len(g.domains) == 0 || len(other.domains) > 0 && every(other.domains, g.domains, inDomain)
-		return hosts && every(other.networks, g.networks, func(n, in netip.Prefix) bool { return n.Bits() <= in.Bits() && n.Contains(in.Addr()) })
+	within := every(other.domains, g.domains, func(domain, in string) bool { return name.InDomain(in, domain) })
+	switch purpose {
+	case cert.User: // without domains it has no mail address
+		return within || !withNames(method)
+	case cert.Server: // without domains it has any host name; its common name is one for every method
+		hosts := len(g.domains) == 0 || len(other.domains) > 0 && within
+		networks := every(other.networks, g.networks, func(n, in netip.Prefix) bool { return n.Bits() <= in.Bits() && n.Contains(in.Addr()) })
+		return hosts && (networks || !withNames(method))
 	}
 	return true
 }
