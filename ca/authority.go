@@ -184,7 +184,7 @@ type Chain struct {
 func (a *Authority) Chain(p cert.Purpose) (Chain, error) {
 	i := a.issuers[p]
 	if i == nil {
-		return Chain{}, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(p))
+		return Chain{}, refuse("purpose.unknown", "this CA has no issuer for purpose %q; ca.chain tells which there are", string(p))
 	}
 	return Chain{p, i.id, [][]byte{i.cert.Raw, a.root.Raw}}, nil
 }

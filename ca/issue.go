@@ -81,7 +81,7 @@ func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draft, error) {
 	i := a.issuers[r.Purpose]
 	if i == nil {
-		return nil, refuse("purpose.unknown", "this CA has no issuer for purpose %q", string(r.Purpose))
+		return nil, refuse("purpose.unknown", "this CA has no issuer for purpose %q; ca.chain tells which there are", string(r.Purpose))
 	}
 	if err := a.own(call.Who, r.Purpose, r.Name.Text, r.SANs); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (i *issuer) window(r IssueRequest, now time.Time) (notBefore, notAfter time
 		days = i.maxDays
 	}
 	if days > i.maxDays {
-		return notBefore, notAfter, refuse("validity.days", "%d days; the key room signs at most %d for this issuer", days, i.maxDays)
+		return notBefore, notAfter, refuse("validity.days", "%d days; want at most %d, which is what the key room signs for this issuer", days, i.maxDays)
 	}
 	return profile.Window(i.cert, r.Purpose, days, now)
 }

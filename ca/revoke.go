@@ -240,9 +240,9 @@ func cannotRevoke(c store.Certificate, reason cert.Reason, now time.Time) *Refus
 	revoked := c.State == store.StateRevoked || c.RevokeAsked
 	switch {
 	case revoked && (c.Reason == reason || !c.Reason.CanBecome(reason) || now.After(c.NotAfter)):
-		return refuse("already.revoked", "certificate %s was revoked at %s (%s)", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
+		return refuse("already.revoked", "certificate %s was revoked at %s (%s); nothing is left to do", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
 	case c.State == store.StateLive && now.After(c.NotAfter):
-		return refuse("certificate.expired", "certificate %s expired at %s; nothing trusts it any more", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
+		return refuse("certificate.expired", "certificate %s expired at %s; nothing trusts it any more, and nothing is left to do", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func cannotRevoke(c store.Certificate, reason cert.Reason, now time.Time) *Refus
 func notHeld(c store.Certificate, now time.Time) *Refusal {
 	switch {
 	case c.Reason == cert.CertificateHold && now.After(c.NotAfter):
-		return refuse("certificate.expired", "certificate %s expired at %s; nothing trusts it any more", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
+		return refuse("certificate.expired", "certificate %s expired at %s; nothing trusts it any more, and nothing is left to do", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
 	case c.Reason == cert.CertificateHold:
 		return nil
 	}

@@ -105,11 +105,22 @@ func explainRefusal(err error) *no {
 	case errors.As(err, &byProfile):
 		return &no{code: byProfile.Code, reason: byProfile.Reason}
 	case errors.As(err, &byRoom):
-		return &no{code: "keyroom." + byRoom.Code, reason: "the key room refused: " + byRoom.Reason}
+		return roomRefusal(byRoom)
 	case errors.As(err, &byUs):
 		return &no{code: byUs.code, reason: byUs.reason}
 	}
 	return nil
+}
+
+// roomRefusal says what to do as well: the key room does not know who asked.
+func roomRefusal(r *signer.Refusal) *no {
+	n := &no{code: "keyroom." + r.Code}
+	next := "ask for something else, or ask the operator of the CA"
+	if kindOf(n.code) == isNow {
+		next = "ask again later, also with the same request_id"
+	}
+	n.reason = "the key room refused: " + r.Reason + "; " + next
+	return n
 }
 
 const maxText = 1000

@@ -79,7 +79,7 @@ func hostCharacters(field, s string) *Refusal {
 	}
 	a, err := idna.Registration.ToASCII(u)
 	if err != nil {
-		return refuse(field, codeALabel, "%s is no internationalised host name that can be registered", quote(s))
+		return refuse(field, codeALabel, "%s is no internationalised host name that can be registered; choose another", quote(s))
 	}
 	return refuse(field, codeALabel, "%s has to be sent in A-label form: %q", quote(s), a)
 }
@@ -99,15 +99,15 @@ func endsInNumber(s string) bool {
 func checkLabel(field, label string) *Refusal {
 	switch {
 	case label == "":
-		return refuse(field, codeLabel, "an empty label: a dot in front, at the end, or two in a row")
+		return refuse(field, codeLabel, "an empty label: a dot in front, at the end, or two in a row; send it without")
 	case len(label) > maxLabel:
 		return refuse(field, codeLabel, "the label %s has %d characters; want at most %d", quote(label), len(label), maxLabel)
 	case strings.HasPrefix(label, "xn--"):
 		return checkALabel(field, label)
 	case label[0] == '-' || label[len(label)-1] == '-':
-		return refuse(field, codeLabel, "the label %s begins or ends with '-'", quote(label))
+		return refuse(field, codeLabel, "the label %s begins or ends with '-'; choose another", quote(label))
 	case len(label) >= 4 && label[2:4] == "--":
-		return refuse(field, codeLabel, "the label %s has \"--\" in the third place, which is reserved", quote(label))
+		return refuse(field, codeLabel, "the label %s has \"--\" in the third place, which is reserved; choose another", quote(label))
 	}
 	return nil
 }
@@ -118,10 +118,10 @@ func checkLabel(field, label string) *Refusal {
 func checkALabel(field, label string) *Refusal {
 	u, err := idna.Registration.ToUnicode(label)
 	if err != nil {
-		return refuse(field, codeALabel, "%s is no valid A-label", quote(label))
+		return refuse(field, codeALabel, "%s is no valid A-label; send what IDNA 2008 makes of the name", quote(label))
 	}
 	if a, err := idna.Registration.ToASCII(u); err != nil || a != label || a == u {
-		return refuse(field, codeALabel, "%s is not the A-label of what it stands for", quote(label))
+		return refuse(field, codeALabel, "%s is not the A-label of what it stands for; send what IDNA 2008 makes of the name", quote(label))
 	}
 	if bad := word(field, u, "-"); bad != nil {
 		if bad.Code != codeMixed {

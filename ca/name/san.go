@@ -66,7 +66,7 @@ func refuseKinds(purpose cert.Purpose, sans cert.SANs) *Refusal {
 	}
 	for _, k := range kinds {
 		if len(k.values) > 0 && k.only != purpose {
-			return refuse(k.field, codeSANType, "a certificate of the purpose %s has no names of this kind", quote(string(purpose)))
+			return refuse(k.field, codeSANType, "a certificate of the purpose %s has no names of this kind; leave them out", quote(string(purpose)))
 		}
 	}
 	return nil
@@ -124,7 +124,7 @@ func mail(field, s string) (string, *Refusal) {
 	}
 	local, domain, found := strings.Cut(s, "@")
 	if !found || strings.Contains(domain, "@") {
-		return "", refuse(field, codeSAN, "%s is no mail address of the form name@domain", quote(s))
+		return "", refuse(field, codeSAN, "%s is no mail address; send name@domain", quote(s))
 	}
 	if len(local) > maxLocalPart {
 		return "", refuse(field, codeTooLong, "the part before '@' has %d octets; want at most %d", len(local), maxLocalPart)
@@ -132,7 +132,7 @@ func mail(field, s string) (string, *Refusal) {
 	for atom := range strings.SplitSeq(local, ".") {
 		const atext = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'+-/=?^_`{|}~"
 		if atom == "" || strings.Trim(atom, atext) != "" {
-			return "", refuse(field, codeSAN, "%s before '@' is not words of ASCII letters, digits and !#$%%&'+-/=?^_`{|}~ joined by single dots", quote(local))
+			return "", refuse(field, codeSAN, "%s before '@' is not words of ASCII letters, digits and !#$%%&'+-/=?^_`{|}~ joined by single dots; send an address that is", quote(local))
 		}
 	}
 	domain, bad := host(field, domain, maxHost)
@@ -153,13 +153,13 @@ func address(field, s string) (string, *Refusal) {
 	ip, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
-		return "", refuse(field, codeSAN, "%s is no IP address", quote(s))
+		return "", refuse(field, codeSAN, "%s is no IP address; send one such as 192.0.2.1 or 2001:db8::1", quote(s))
 	case ip.Zone() != "":
-		return "", refuse(field, codeSAN, "%s has a zone, which means nothing to another host", quote(s))
+		return "", refuse(field, codeSAN, "%s has a zone, which means nothing to another host; send it without", quote(s))
 	case ip.Is4In6():
 		return "", refuse(field, codeSAN, "%s is an IPv4 address in IPv6 form; send %s", quote(s), ip.Unmap())
 	case ip.IsUnspecified() || ip.IsMulticast():
-		return "", refuse(field, codeSAN, "%s is not the address of one host", quote(s))
+		return "", refuse(field, codeSAN, "%s is not the address of one host; leave it out", quote(s))
 	case ip.String() != s:
 		return "", refuse(field, codeSAN, "%s is not the canonical text; send %s", quote(s), ip)
 	}

@@ -28,7 +28,7 @@ func person(field, s string) (Name, *Refusal) {
 		return Name{}, bad
 	}
 	if !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
-		return Name{}, refuse(field, codeCharacters, "%s has neither a letter nor a digit", quote(s))
+		return Name{}, refuse(field, codeCharacters, "%s has neither a letter nor a digit; send a name that has", quote(s))
 	}
 	// Tools read the one as an option and the other as a hidden file or a step up.
 	if s[0] == '-' || s[0] == '.' {
@@ -77,14 +77,14 @@ func suspect(r rune) string {
 
 // refuseRune refuses s for one character.
 func refuseRune(field, code, s string, r rune) *Refusal {
-	what := "is not allowed"
+	what := "is not allowed; leave it out"
 	switch code {
 	case codeControl:
-		what = "is a control character"
+		what = "is a control character; leave it out"
 	case codeInvisible:
-		what = "cannot be seen, or is no assigned character"
+		what = "cannot be seen, or is no assigned character; leave it out"
 	case codeSpace:
-		what = "is a space where none may be, or another than U+0020"
+		what = "is a space where none may be, or another than U+0020; leave it out, or send U+0020"
 	case codeWildcard:
 		what = "is a wildcard; ask for each name by itself"
 	case codeUnderscore:

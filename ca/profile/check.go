@@ -27,7 +27,7 @@ func (b *Builder) check(r Request) error {
 		return err
 	}
 	if !rules.allowedBy(r.Purpose, b.issuer.ExtKeyUsage) {
-		return refuse("purpose.issuer", "the issuer %s is not for purpose %s", b.issuer.Subject.CommonName, r.Purpose)
+		return refuse("purpose.issuer", "the issuer %s is not for purpose %s; the operator of the CA has to correct keyroom.json", b.issuer.Subject.CommonName, r.Purpose)
 	}
 	// Only what ParseSerial would have made: positive and 20 octets in DER (RFC 5280 section 4.1.2.2).
 	if s, err := cert.ParseSerial(string(r.Serial)); err != nil || s != r.Serial {
@@ -172,7 +172,7 @@ func checkCRLURL(s string) error {
 	foreign := strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f }) // not an IA5String, or no URL
 	if err != nil || foreign || len(s) > maxURL || u.Scheme != "http" || u.Host == "" || u.User != nil || u.Opaque != "" ||
 		strings.Contains(s, "#") || u.String() != s {
-		return refuse("crl.url", "%q is not a plain http URL", clip(s))
+		return refuse("crl.url", "%q is not a plain http URL; the operator of the CA has to correct crl_url in keyroom.json", clip(s))
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func withinConstraints(names cert.SANs, issuer *x509.Certificate) error {
 		if len(issuer.PermittedDNSDomains) > 0 && !slices.ContainsFunc(issuer.PermittedDNSDomains, func(domain string) bool {
 			return name == domain || strings.HasSuffix(name, "."+domain)
 		}) {
-			return refuse("san.constraint", "the issuer is not for the domain of %q", clip(name))
+			return refuse("san.constraint", "the issuer is not for the domain of %q; leave it out, or ask for a name that the CA is for", clip(name))
 		}
 	}
 	for _, name := range names.Email {
@@ -192,14 +192,14 @@ func withinConstraints(names cert.SANs, issuer *x509.Certificate) error {
 		if len(issuer.PermittedEmailAddresses) > 0 && !slices.ContainsFunc(issuer.PermittedEmailAddresses, func(domain string) bool {
 			return host == domain || strings.HasPrefix(domain, ".") && strings.HasSuffix(host, domain)
 		}) {
-			return refuse("san.constraint", "the issuer is not for the domain of %q", clip(name))
+			return refuse("san.constraint", "the issuer is not for the domain of %q; leave it out, or ask for a name that the CA is for", clip(name))
 		}
 	}
 	for _, name := range names.IP {
 		inside := func(n *net.IPNet) bool { return n.Contains(net.ParseIP(name)) }
 		if slices.ContainsFunc(issuer.ExcludedIPRanges, inside) ||
 			len(issuer.PermittedIPRanges) > 0 && !slices.ContainsFunc(issuer.PermittedIPRanges, inside) {
-			return refuse("san.constraint", "the issuer is not for the address %s", name)
+			return refuse("san.constraint", "the issuer is not for the address %s; leave it out, or ask for one that the CA is for", name)
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ func CheckCSR(der []byte) (*x509.CertificateRequest, error) {
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, refuse("csr.malformed", "not a PKCS #10 request in DER: %v", err)
+		return nil, refuse("csr.malformed", "not a PKCS #10 request in DER (%v); make a new one", err)
 	}
 	attributes, err := strictAttributes(csr)
 	if err != nil {
@@ -39,7 +39,7 @@ func CheckCSR(der []byte) (*x509.CertificateRequest, error) {
 	}
 	info, err := x509.MarshalPKIXPublicKey(csr.PublicKey)
 	if err != nil || !bytes.Equal(info, csr.RawSubjectPublicKeyInfo) {
-		return nil, refuse("csr.malformed", "the public key is not in its usual encoding")
+		return nil, refuse("csr.malformed", "the public key is not in its usual encoding; make the request with other software")
 	}
 	if err := checkAttributes(attributes); err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func CheckCSR(der []byte) (*x509.CertificateRequest, error) {
 		return nil, refuse("csr.signature", "signature algorithm %s; want SHA-2", csr.SignatureAlgorithm)
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, refuse("csr.signature", "the signature does not verify under the key of the request")
+		return nil, refuse("csr.signature", "the signature does not verify under the key of the request; make a new request with that key")
 	}
 	return csr, nil
 }
@@ -80,16 +80,16 @@ func strictAttributes(csr *x509.CertificateRequest) ([]asn1.RawValue, error) {
 	}{{csr.Raw, &outer}, {csr.RawTBSCertificateRequest, &inner}} {
 		rest, err := asn1.Unmarshal(part.raw, part.into)
 		if err != nil || len(rest) > 0 {
-			return nil, refuse("csr.malformed", "not a PKCS #10 request in DER")
+			return nil, refuse("csr.malformed", "not a PKCS #10 request in DER; make a new one")
 		}
 	}
 	again, err := asn1.Marshal(inner)
 	if err != nil || !bytes.Equal(again, csr.RawTBSCertificateRequest) {
-		return nil, refuse("csr.malformed", "the request has members that RFC 2986 does not know")
+		return nil, refuse("csr.malformed", "the request has members that RFC 2986 does not know; make the request with other software")
 	}
 	again, err = asn1.Marshal(outer)
 	if err != nil || !bytes.Equal(again, csr.Raw) {
-		return nil, refuse("csr.malformed", "the request has members that RFC 2986 does not know")
+		return nil, refuse("csr.malformed", "the request has members that RFC 2986 does not know; make the request with other software")
 	}
 	if inner.Version != 0 {
 		return nil, refuse("csr.malformed", "version %d; want 0 (RFC 2986 section 4.1)", inner.Version)
@@ -107,7 +107,7 @@ func checkAttributes(attributes []asn1.RawValue) error {
 			Values asn1.RawValue
 		}
 		if rest, err := asn1.Unmarshal(raw.FullBytes, &a); err != nil || len(rest) > 0 {
-			return refuse("csr.malformed", "an attribute is not one")
+			return refuse("csr.malformed", "an attribute is not one; make the request without attributes")
 		}
 		if i > 0 || !a.Type.Equal(extensionRequest) {
 			return refuse("csr.attributes", "attribute %s; want none, or one extensionRequest", a.Type)

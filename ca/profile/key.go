@@ -22,7 +22,7 @@ func CheckKey(public crypto.PublicKey) error {
 			return refuse("key.type", "%v", err)
 		}
 		if _, err := k.ECDH(); err != nil {
-			return refuse("key.weak", "the point is not on the curve")
+			return refuse("key.weak", "the point is not on the curve; make a new key")
 		}
 		return nil
 	case *rsa.PublicKey:
@@ -40,11 +40,11 @@ func checkRSA(k *rsa.PublicKey) error {
 	}
 	switch {
 	case hasSmallFactor(k.N):
-		return refuse("key.weak", "the RSA modulus has a small factor")
+		return refuse("key.weak", "the RSA modulus has a small factor; make a new key")
 	case isROCA(k.N):
-		return refuse("key.weak", "the RSA modulus has the form that CVE-2017-15361 breaks")
+		return refuse("key.weak", "the RSA modulus has the form that CVE-2017-15361 breaks; make a new key with other software")
 	case hasClosePrimes(k.N):
-		return refuse("key.weak", "the primes of the RSA modulus are too close to each other")
+		return refuse("key.weak", "the primes of the RSA modulus are too close to each other; make a new key with other software")
 	}
 	return nil
 }

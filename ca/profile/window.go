@@ -40,7 +40,7 @@ func Window(issuer *x509.Certificate, p cert.Purpose, validDays int, now time.Ti
 		return time.Time{}, time.Time{}, refuse("validity.days", "%d days; want 1 to %d for purpose %s", validDays, most, p)
 	}
 	if now.Before(issuer.NotBefore) || now.After(issuer.NotAfter) {
-		return time.Time{}, time.Time{}, refuse("validity.issuer", "the issuer is valid from %s to %s",
+		return time.Time{}, time.Time{}, refuse("validity.issuer", "the issuer is valid from %s to %s; the operator of the CA has to look at the clock, or make a new issuer",
 			issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339))
 	}
 	notBefore = now.UTC().Add(-Backdate).Truncate(time.Second)
@@ -54,13 +54,13 @@ func Window(issuer *x509.Certificate, p cert.Purpose, validDays int, now time.Ti
 	notAfter = notBefore.Add(length - time.Second)
 	if notAfter.After(issuer.NotAfter) {
 		if validDays > 0 {
-			return time.Time{}, time.Time{}, refuse("validity.issuer", "%d days is beyond the issuer's end on %s",
+			return time.Time{}, time.Time{}, refuse("validity.issuer", "%d days is beyond the issuer's end on %s; ask for fewer days",
 				validDays, issuer.NotAfter.Format(time.RFC3339))
 		}
 		notAfter = issuer.NotAfter.UTC()
 	}
 	if !notBefore.Before(notAfter) {
-		return time.Time{}, time.Time{}, refuse("validity.issuer", "the issuer ends on %s", issuer.NotAfter.Format(time.RFC3339))
+		return time.Time{}, time.Time{}, refuse("validity.issuer", "the issuer ends on %s; the operator of the CA has to make a new one", issuer.NotAfter.Format(time.RFC3339))
 	}
 	return notBefore, notAfter, nil
 }
