@@ -145,9 +145,9 @@ func (h *host) person(b *testing.B, n int) tls.Certificate {
 }
 
 // enrol gets one certificate, for a key that is made here.
-func (h *host) enrol(b *testing.B, purpose, cn string) tls.Certificate {
+func enrol(b *testing.B, c *client, purpose, cn string) tls.Certificate {
 	key := got(cert.GenerateKey(rand.Reader, cert.P256))(b)
-	answer := got(h.client.call(jsonCodec(), "ca.issue", map[string]any{"purpose": purpose, "cn": cn, "csr": got(profile.MakeCSR(rand.Reader, key, ""))(b)}))(b)
+	answer := got(c.call(jsonCodec(), "ca.issue", map[string]any{"purpose": purpose, "cn": cn, "csr": got(profile.MakeCSR(rand.Reader, key, ""))(b)}))(b)
 	var reply struct {
 		Result struct {
 			Detail struct{ Certificate string }
@@ -158,9 +158,14 @@ func (h *host) enrol(b *testing.B, purpose, cn string) tls.Certificate {
 	if block == nil {
 		b.Fatalf("no certificate in %s", answer)
 	}
+	return tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
+}
+
+// enrol gets one certificate with its chain.
+func (h *host) enrol(b *testing.B, purpose, cn string) tls.Certificate {
+	own := enrol(b, h.client, purpose, cn)
 	chain := got(os.ReadFile(h.path("chain.pem")))(b)
-	own := tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
-	issuer := got(x509.ParseCertificate(block.Bytes))(b).RawIssuer
+	issuer := got(x509.ParseCertificate(own.Certificate[0]))(b).RawIssuer
 	for block, chain := pem.Decode(chain); block != nil; block, chain = pem.Decode(chain) {
 		if string(got(x509.ParseCertificate(block.Bytes))(b).RawSubject) == string(issuer) {
 			own.Certificate = append(own.Certificate, block.Bytes)

@@ -5,9 +5,9 @@
 // because the machine, and what else runs on it, differ from run to run: compare the ratios. CPU times
 // are what the processes were charged (getrusage, /proc/PID/stat); wall times are of this moment.
 //
-// The installation is one that chancery init made, run as its two processes, with three changes: the limits
-// on the rate of calls and signatures are raised, its metrics are served, and it has no directory. The LDIF
-// file is the default for evaluation and is written as a whole with every change, so it would be all that
-// is measured. Publications to a directory are measured by themselves, with OpenLDAP; those to a git
-// server, with git http-backend; and what a revocation is for, with nginx.
+// The installation is one that chancery init made, run as its two processes, with four changes: the limits
+// on the rate of calls and signatures are raised, its metrics are served, there is a caller that attacks, and
+// it has no directory. The LDIF file is the default for evaluation and is written as a whole with every change,
+// so it would be all that is measured. Publications to a directory are measured by themselves, with OpenLDAP;
+// those to a git server, with git http-backend; and what a revocation is for, with nginx.
 package bench

@@ -25,6 +25,7 @@ func BenchmarkReport(b *testing.B) {
 	reportIssues(b, r, s, y)
 	reportRevokes(b, r, s)
 	reportConsumer(b, r, s)
+	reportSiege(b, r, s)
 	reportPreloaded(b, r, s, y)
 	s.stop(b)
 	r.close(time.Since(begin))

@@ -254,7 +254,7 @@ func slowConnections(t *testing.T, s *siege) {
 	var limit syscall.Rlimit
 	s.must(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)) // Go has raised it as far as it goes
 	if need := uint64(connections + maxHandshakes + maxPerCaller + 500); limit.Cur < need {
-		t.Skipf("%d descriptors are allowed, and both sides of 5,000 connections are here: want %d", limit.Cur, need)
+		t.Fatalf("%d descriptors are allowed, and both sides of 5,000 connections are here: raise the hard limit to %d (ulimit -Hn)", limit.Cur, need)
 	}
 	hello := clientHello(t)
 	before := openSockets(t)
