@@ -34,8 +34,8 @@ type Caller struct {
 // A common name, and each host name of a server, must match a pattern of Names, as name.Match reads
 // them. A server's host names must also be in one of Domains, if there are any; a mail address always
 // must. A server's IP addresses must be in one of Networks. Whether ca.revoke, ca.status and ca.expiring
-// concern a certificate is decided by its purpose and common name alone, so that what was issued under another
-// grant can still be revoked.
+// concern a certificate is decided by its purpose and common name alone, for a server by Domains too, so that
+// what was issued under another grant can still be revoked.
 type Grant struct {
 	Methods  []string       `yaml:"methods"` // of ca.*; the system methods need no grant
 	Purposes []cert.Purpose `yaml:"purposes"`
