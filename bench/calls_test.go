@@ -48,7 +48,7 @@ func (s *installation) whoami(b *testing.B, w codec, bare string, callers int, k
 	}
 	ask := func(url string) (load, time.Duration) {
 		own := ownCPU(b)
-		l := s.load(b, callers, until(time.Now().Add(callTime)), func(c *client, _ int64) error {
+		l := s.load(b, callers, until(time.Now().Add(callTime)), func(c *client) error {
 			c = &client{c.http, url}
 			_, err := c.call(w, "ca.whoami", map[string]any{})
 			if !keep {
@@ -98,7 +98,7 @@ func (s *installation) reportBodies(b *testing.B, r *report) {
 		for _, shape := range slices.Sorted(maps.Keys(bodies)) {
 			body := []byte(bodies[shape])
 			before := s.allocated(b)
-			l := s.load(b, 1, until(time.Now().Add(bodyTime)), func(c *client, _ int64) error { return c.send(w, body) })
+			l := s.load(b, 1, until(time.Now().Add(bodyTime)), func(c *client) error { return c.send(w, body) })
 			each := (s.allocated(b) - before) / float64(l.n)
 			rows = append(rows, []string{w.name + ", " + shape, fmt.Sprintf("%.0f", l.rate()), l.each(l.daemon), fmt.Sprintf("%.0f", each/1024)})
 			slowest, biggest = max(slowest, l.daemon/time.Duration(l.n)), max(biggest, each)

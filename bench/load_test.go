@@ -96,7 +96,8 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 // issue has callers ask for certificates for as long as more says. With a CSR the CA makes no key.
 func (s *installation) issue(b *testing.B, w codec, callers int, more func(n int64) bool, csr []byte) load {
 	b.Helper()
-	l := s.load(b, callers, more, func(c *client, n int64) error {
+	l := s.load(b, callers, more, func(c *client) error {
+		n := s.next()
 		params := map[string]any{
 			"purpose": "user", "cn": name(n), "request_id": fmt.Sprintf("issue-%d", n),
 			"sans": map[string]any{"email": []any{fmt.Sprintf("user-%d@example.org", n)}},
@@ -121,11 +122,12 @@ func ownCSR(b *testing.B) []byte {
 	return got(profile.MakeCSR(rand.Reader, got(cert.GenerateKey(rand.Reader, cert.P256))(b), ""))(b)
 }
 
-func (s *installation) load(b *testing.B, callers int, more func(n int64) bool, do func(c *client, n int64) error) load {
+func (s *installation) load(b *testing.B, callers int, more func(n int64) bool, do func(c *client) error) load {
 	b.Helper()
 	c := s.client(b, callers)
 	daemon, room := s.cpu(b)
-	l := drive(b, callers, more, func() error { return do(c, s.next()) })
+	l := drive(b, callers, more, func() error { return do(c) })
+	c.http.CloseIdleConnections() // one caller may hold so many
 	l.daemon, l.room = s.cpu(b)
 	l.daemon, l.room = l.daemon-daemon, l.room-room
 	return l

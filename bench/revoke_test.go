@@ -177,7 +177,7 @@ func (v *revoker) atOnce(b *testing.B, callers int) []string {
 	for range cap(serials) {
 		serials <- v.take()
 	}
-	l := v.load(b, callers, func(n int64) bool { return n <= int64(cap(serials)) }, func(c *client, _ int64) error {
+	l := v.load(b, callers, func(n int64) bool { return n <= int64(cap(serials)) }, func(c *client) error {
 		_, err := c.call(jsonCodec(), "ca.revoke", map[string]any{"serial": string(<-serials)})
 		return err
 	})
