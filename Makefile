@@ -7,7 +7,7 @@ BIN := bin
 DIST := dist
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: build test man demo bench deps deb lint lint-deep clean
+.PHONY: build test man reference demo bench deps deb lint lint-deep clean
 
 build:
 	@mkdir -p $(BIN)
@@ -16,7 +16,7 @@ build:
 # Tests read results back with tools that did not write them. A missing one is installed, or is an error.
 # RUNLEVEL=1 keeps the packages from starting servers of their own.
 deps:
-	@missing=; for tool in openssl:openssl git:git python3:python3 strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server ldapsearch:ldap-utils /usr/sbin/slapd:slapd \
+	@missing=; for tool in openssl:openssl git:git python3:python3 /usr/bin/jsonschema:python3-jsonschema strace:strace curl:curl gcc:gcc ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server ldapsearch:ldap-utils /usr/sbin/slapd:slapd \
 		flock:util-linux unshare:util-linux mount:mount setpriv:util-linux systemd-analyze:systemd /lib/systemd/systemd:systemd \
 		/usr/sbin/nft:nftables lintian:lintian file:file /sbin/ip:iproute2 script:bsdutils groff:groff-base /usr/share/bash-completion/bash_completion:bash-completion zsh:zsh fish:fish /usr/sbin/nginx:nginx-light certtool:gnutls-bin pk12util:libnss3-tools keytool:default-jre-headless jq:jq node:nodejs npm:npm sslscan:sslscan age:age promtool:prometheus; do \
 		command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
@@ -43,6 +43,10 @@ test: deps lint
 # The manual pages of chancery, below bin/man.
 man: build
 	bin/chancery man bin/man
+
+# The pages of the methods and the codes in docs/RPC.md, and docs/openrpc.json; a test says when it is due.
+reference:
+	go test ./rpc -run TestReference -count=1 -write-reference
 
 demo: build
 	go run ./scripts/demo -bin bin -dir demo

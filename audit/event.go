@@ -95,13 +95,15 @@ type RequestRefused struct {
 	Count      int64  `json:"count,omitempty"`
 }
 
-// RequestPlanned is a call that only asked what would happen.
+// RequestPlanned is a call that only asked what would happen. DecisionSHA256 is the same for every plan of the
+// same call that would do the same.
 type RequestPlanned struct {
-	Method     string `json:"method"`
-	RequestID  string `json:"request_id,omitempty"`
-	BodySHA256 string `json:"body_sha256"`
-	Code       string `json:"code"`
-	Effect     string `json:"effect"`
+	Method         string `json:"method"`
+	RequestID      string `json:"request_id,omitempty"`
+	BodySHA256     string `json:"body_sha256"`
+	Code           string `json:"code"`
+	Effect         string `json:"effect"`
+	DecisionSHA256 string `json:"decision_sha256"`
 }
 
 // StrangersTurnedAway folds the attempts of one minute that named no known caller into one record a

@@ -49,6 +49,7 @@ type Issued struct {
 	PKCS12      []byte    // nil when the caller brought a CSR
 	Password    string
 	Directory   Publication
+	Plan        *Plan // of a call that only asked
 }
 
 // Publication says where a certificate stands with the directory. State is "published", "pending",
@@ -75,6 +76,7 @@ type Revoked struct {
 	LogIndex  int64
 	Revoked   []RevokedCertificate
 	Lists     []ListState
+	Plan      *Plan // of a call that only asked
 }
 
 // RevokedCertificate is one certificate that a revoke hit. Pending tells that it was still being

@@ -82,6 +82,7 @@ type Call struct {
 	Made       bool   // RequestID was made for the caller, who named none
 	BodySHA256 string // of the decoded request without its id, lower-case hex
 	Plan       bool   // say what would happen and change nothing
+	Decision   string // of an earlier Plan, "" for none: refuse if it would be another now
 }
 
 // The bounded waits of a call for the world. What is not there by then is owed, and the answer says so.

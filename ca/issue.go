@@ -43,20 +43,25 @@ func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 
 // draft is a certificate on its way to the log.
 type draft struct {
-	issuer  *issuer
-	csr     []byte // DER
-	secrets *secrets
-	sealed  []byte
-	row     store.Certificate
-	keyBy   string      // "ca" or "caller"
-	renews  cert.Serial // see IssueRequest
-	newest  cert.Serial // of the same caller and name, as the first look for a repetition found it
+	issuer         *issuer
+	csr            []byte // DER
+	secrets        *secrets
+	sealed         []byte
+	row            store.Certificate
+	keyBy          string      // "ca" or "caller"
+	renews         cert.Serial // see IssueRequest
+	newest         cert.Serial // of the same caller and name, as the first look for a repetition found it
+	rule           string
+	precertificate []byte // DER
 }
 
 // issue does what no earlier request has done.
 func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
 	d, err := a.draft(ctx, call, r)
 	if err != nil {
+		return nil, err
+	}
+	if err := call.asPlanned(d.plan); err != nil {
 		return nil, err
 	}
 	entry, err := a.reserve(ctx, call, d)
@@ -86,7 +91,7 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	if err := a.own(call.Who, r.Purpose, r.Name.Text, r.SANs); err != nil {
 		return nil, err
 	}
-	d := &draft{issuer: i, renews: r.Renews}
+	d := &draft{issuer: i, rule: call.Rule, renews: r.Renews}
 	notBefore, notAfter, err := i.window(r, a.store.Now())
 	if err != nil {
 		return nil, err
@@ -98,20 +103,24 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	if err != nil {
 		return nil, err
 	}
-	request, err := a.subjectKey(ctx, d, call, r)
+	public, err := a.subjectKey(ctx, d, call, r)
 	if err != nil {
 		return nil, err
 	}
-	kind, err := cert.KeyTypeOf(request.PublicKey)
+	kind, err := cert.KeyTypeOf(public)
 	if err != nil {
 		return nil, refuse("key.type", "%v", err)
+	}
+	info, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the subject's key: %w", err)
 	}
 	serial, err := cert.NewSerial(a.rand)
 	if err != nil {
 		return nil, err
 	}
 	precertificate, tbs, err := i.builder.Precertificate(profile.Request{
-		Serial: serial, Purpose: r.Purpose, CN: r.Name.Text, SANs: r.SANs, Public: request.PublicKey,
+		Serial: serial, Purpose: r.Purpose, CN: r.Name.Text, SANs: r.SANs, Public: public,
 		NotBefore: notBefore, NotAfter: notAfter, CRLURL: i.crlURL,
 	})
 	if err != nil {
@@ -120,11 +129,12 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	if err := a.lint.check(precertificate); err != nil {
 		return nil, err
 	}
+	d.precertificate = precertificate
 	d.row = store.Certificate{
 		Serial: serial, Issuer: i.id, Purpose: r.Purpose, CN: r.Name.Text, Key: r.Name.Key, SANs: r.SANs, KeyType: kind,
 		Caller: call.Who.Name, RequestID: call.RequestID, BodySHA256: call.BodySHA256,
 		NotBefore: notBefore, NotAfter: notAfter,
-		SPKISHA256: cert.SHA256(request.RawSubjectPublicKeyInfo), TBSSHA256: cert.SHA256(tbs),
+		SPKISHA256: cert.SHA256(info), TBSSHA256: cert.SHA256(tbs),
 		CSR: d.csr, Entry: entry,
 	}
 	if a.kept > 0 {
@@ -164,16 +174,23 @@ func (a *Authority) findEntry(ctx context.Context, r IssueRequest) (string, erro
 	return entry, nil
 }
 
-// subjectKey takes the caller's CSR, or makes a key and its CSR. A plan tells nothing of the key, so for
-// one the cheapest kind stands in for that which was asked for.
-func (a *Authority) subjectKey(ctx context.Context, d *draft, call Call, r IssueRequest) (*x509.CertificateRequest, error) {
+// subjectKey takes the caller's CSR, or makes a key and its CSR; for a plan the public key alone.
+func (a *Authority) subjectKey(ctx context.Context, d *draft, call Call, r IssueRequest) (crypto.PublicKey, error) {
 	if len(r.CSR) > 0 {
 		d.csr, d.keyBy = r.CSR, "caller"
-		return checkCSR(r)
+		request, err := checkCSR(r)
+		if err != nil {
+			return nil, err
+		}
+		return request.PublicKey, nil
 	}
 	kind := r.KeyType
-	if kind == "" || call.Plan {
+	if kind == "" {
 		kind = cert.SubjectKeyTypes()[0]
+	}
+	d.keyBy = "ca"
+	if call.Plan {
+		return standIn(a.rand, kind)
 	}
 	key, err := a.makeKey(ctx, kind)
 	if err != nil {
@@ -182,15 +199,7 @@ func (a *Authority) subjectKey(ctx context.Context, d *draft, call Call, r Issue
 	if d.csr, err = profile.MakeCSR(a.rand, key, r.Name.Text); err != nil {
 		return nil, err
 	}
-	d.keyBy = "ca"
-	if err := a.seal(d, call, key); err != nil {
-		return nil, err
-	}
-	request, err := x509.ParseCertificateRequest(d.csr)
-	if err != nil {
-		return nil, fmt.Errorf("reading the CSR back: %w", err)
-	}
-	return request, nil
+	return key.Public(), a.seal(d, call, key)
 }
 
 // makeKey makes a key. RSA keys wait for a place, so that one core is left for everything else.
@@ -436,9 +445,16 @@ func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := call.asPlanned(d.plan); err != nil {
+		return nil, err
+	}
+	plan, err := d.plan()
+	if err != nil {
+		return nil, err
+	}
 	issued := &Issued{
 		Code: "plan.issue", RequestID: call.RequestID, Serial: request.Serial, Purpose: r.Purpose, CN: r.Name.Text, Issuer: d.issuer.id,
-		NotBefore: d.row.NotBefore, NotAfter: d.row.NotAfter, Directory: Publication{State: "none", Entry: d.row.Entry},
+		NotBefore: d.row.NotBefore, NotAfter: d.row.NotAfter, Directory: Publication{State: "none", Entry: d.row.Entry}, Plan: plan,
 	}
 	if found {
 		issued.LogIndex = request.Index

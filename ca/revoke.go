@@ -55,7 +55,12 @@ func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *r
 		return nil, err
 	}
 	if call.Plan {
-		return a.answerRevoke(ctx, call, 0, w.hit)
+		answer, err := a.answerRevoke(ctx, call, 0, w.hit)
+		if err != nil {
+			return nil, err
+		}
+		answer.Plan, err = w.plan()
+		return answer, err
 	}
 	entry, err := a.store.Update(ctx, call.Who, w.change)
 	if errors.Is(err, store.ErrBroken) {
@@ -81,6 +86,7 @@ type revocation struct {
 	request   RevokeRequest
 	rule      string
 	hit       []RevokedCertificate
+	changes   []PlannedChange // of each that is hit
 	issuers   []cert.Issuer
 	debts     []store.Debt // of the lists
 }
@@ -149,7 +155,7 @@ func (w *revocation) release(tx *store.Tx, selected []store.Certificate) (audit.
 
 // selection gives the certificates that the request means and may hit, or the refusal.
 func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate, error) {
-	w.hit, w.issuers = nil, nil
+	w.hit, w.changes, w.issuers = nil, nil, nil
 	candidates, err := candidates(find, w.request.Serial, w.request.Names, w.states)
 	if err != nil {
 		return nil, err
@@ -176,7 +182,7 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 			continue
 		}
 		selected = append(selected, c)
-		w.add(c)
+		w.add(c, rule)
 	}
 	most := w.request.Max
 	if most == 0 {
@@ -186,7 +192,7 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 	case len(selected) > most:
 		return nil, refuse("revoke.too_many", "this would hit %d certificates and max is %d; name one by its serial, or give a higher max", len(selected), most)
 	case len(selected) > 0:
-		return selected, nil
+		return selected, w.call.asPlanned(w.plan)
 	case why != nil:
 		return nil, why
 	}
@@ -205,14 +211,34 @@ func noCertificate() *Refusal {
 	return refuse("certificate.unknown", "no certificate matches; ca.status tells what there is")
 }
 
-func (w *revocation) add(c store.Certificate) {
+func (w *revocation) add(c store.Certificate, rule string) {
 	w.hit = append(w.hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: c.State == store.StateOpen})
+	w.changes = append(w.changes, w.changeOf(c, rule))
 	if c.State == store.StateOpen {
 		return
 	}
 	if !slices.Contains(w.issuers, c.Issuer) {
 		w.issuers = append(w.issuers, c.Issuer)
 	}
+}
+
+// changeOf is what would become of a certificate.
+func (w *revocation) changeOf(c store.Certificate, rule string) PlannedChange {
+	p := PlannedChange{Serial: c.Serial, Rule: rule, State: string(c.State), List: "enter", Directory: "none", Entry: c.Entry}
+	switch {
+	case w.method == ReleaseMethod:
+		p.List, p.Directory = "remove", "add"
+	case c.State == store.StateRevoked:
+		p.Reason, p.List = w.request.Reason.String(), "change"
+	case c.State == store.StateLive:
+		p.Reason, p.Directory = w.request.Reason.String(), "remove"
+	default:
+		p.Reason = w.request.Reason.String()
+	}
+	if !w.published(c.Purpose) {
+		p.Directory = "none"
+	}
+	return p
 }
 
 // candidates gives the certificates with a serial, or with one of the names.

@@ -14,9 +14,9 @@ import (
 	"github.com/chancery-ca/chancery/ca/name"
 )
 
-// published is the attribute that certificates are written to (RFC 4523 section 4.1), and
-// publishedAs the spellings that are read.
-const published = "userCertificate;binary"
+// published is the attribute that certificates are written to, and publishedAs the spellings that are
+// read.
+const published = cert.DirectoryAttribute
 
 var publishedAs = []string{"usercertificate;binary", "2.5.4.36;binary"}
 

@@ -9,20 +9,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A parameter struct is bound by its fields' tags: `json:"name"` is a member that must be there, and
-// with ",omitempty" or ",omitzero" one that may be; `help` is its line in system.methodHelp. Nothing is
-// converted: a member of another type, an unknown one, and an optional string that is there and empty
-// are refused with their path.
+// with ",omitempty" or ",omitzero" one that may be. Nothing is converted: a member of another type, an
+// unknown one, and an optional string that is there and empty are refused with their path. What else the
+// tags say, Method tells.
 
-// field is one member of a parameter struct.
+// field is one member of a parameter struct, or of the detail of an answer.
 type field struct {
 	name     string
-	help     string
 	optional bool
 	index    int
 	kind     reflect.Type
+	tag      reflect.StructTag
 }
 
 func fieldsOf(t reflect.Type) []field {
@@ -30,7 +31,7 @@ func fieldsOf(t reflect.Type) []field {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, options, optional := strings.Cut(f.Tag.Get("json"), ",")
-		all = append(all, field{name, f.Tag.Get("help"), optional && strings.HasPrefix(options, "omit"), i, f.Type})
+		all = append(all, field{name, optional && strings.HasPrefix(options, "omit"), i, f.Type, f.Tag})
 	}
 	return all
 }
@@ -145,13 +146,19 @@ func wanted(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[csr]():
 		return "a CSR as PEM or base64"
-	case t.Kind() == reflect.Struct:
+	case t == reflect.TypeFor[time.Time]():
+		return "a time"
+	case t == reflect.TypeFor[[]byte]():
+		return "bytes"
+	case t.Kind() == reflect.Struct, t.Kind() == reflect.Pointer:
 		return "a struct"
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+		return "an array of structs"
 	case t.Kind() == reflect.Slice:
 		return "an array of strings"
 	case t.Kind() == reflect.Bool:
 		return "a boolean"
-	case t.Kind() == reflect.Int:
+	case t.Kind() == reflect.Int, t.Kind() == reflect.Int64:
 		return "an int"
 	}
 	return "a string"

@@ -1,5 +1,7 @@
 package rpc
 
+import "sync"
+
 // kind is what a code says of the call.
 type kind string
 
@@ -19,12 +21,19 @@ type codeKind struct {
 	meaning string
 }
 
+// kinds are codeKinds as they are looked up.
+var kinds = sync.OnceValue(func() map[string]kind {
+	all := make(map[string]kind)
+	for _, c := range codeKinds() {
+		all[c.code] = c.kind
+	}
+	return all
+})
+
 // kindOf gives the kind of a code that an error has. What nobody has thought of is a refusal.
 func kindOf(code string) kind {
-	for _, c := range codeKinds() {
-		if c.code == code {
-			return c.kind
-		}
+	if k, ok := kinds()[code]; ok {
+		return k
 	}
 	return isRefusal
 }
@@ -68,6 +77,8 @@ func callCodes() []codeKind {
 		{"serial.malformed", isRefusal, "`serial` is not a serial number in hex"},
 		{"request_id.malformed", isRefusal, "`request_id` is too long or has other characters"},
 		{"request_id.other_request", isRefusal, "`request_id` was used for something else"},
+		{"plan.unknown", isRefusal, "`planned` is not the `log_index` of a plan of the caller for this very call"},
+		{"plan.changed", isRefusal, "the call would do something else than the plan that it names"},
 		{"request.repeated", isRefusal, "the same request without an id within ten minutes; `prior_request_id` names the first"},
 		{"revoke.max", isRefusal, "`max` is out of range"},
 		{"expiring.window", isRefusal, "`within_days` is out of range"},
@@ -76,9 +87,9 @@ func callCodes() []codeKind {
 		{"page.limit", isRefusal, "`limit` is out of range"},
 		{"page.after", isRefusal, "`after` is not the `next` of an answer"},
 		{"validity.days", isRefusal, "`valid_days` is out of range for the purpose or this installation"},
+		{"validity.issuer", isRefusal, "the certificate would outlive the issuing CA"},
 		{"purpose.issuer", isRefusal, "the key room is set up with an issuer that is not for the purpose"},
 		{"crl.url", isRefusal, "the key room is set up with a `crl_url` that is not a plain http URL"},
-		{"validity.issuer", isRefusal, "the certificate would outlive the issuing CA"},
 	}
 }
 

@@ -196,12 +196,16 @@ func refusedAsAsked(t *testing.T, seen *sync.Map) {
 
 func refusedByBooks(t *testing.T, seen *sync.Map) {
 	a := newWorld(t).asking(seen)
-	a.ask("ca.issue", user("alice", "plan", true), "plan.issue")
+	plan := a.ask("ca.issue", user("alice", "plan", true), "plan.issue")["log_index"]
+	a.ask("ca.issue", user("bob", "planned", plan), "plan.unknown")
 	a.ask("ca.issue", user("alice", "request_id", "one"), "issued")
 	a.ask("ca.issue", user("bob", "request_id", "one"), "request_id.other_request")
 	a.ask("ca.issue", user("alice", "valid_days", 7), "issued")
 	a.ask("ca.issue", user("alice", "valid_days", 7), "request.repeated")
 	a.ask("ca.revoke", object{"cn": "alice", "max": 1}, "revoke.too_many")
+	plan = a.ask("ca.revoke", object{"cn": "alice", "plan": true}, "plan.revoke")["log_index"]
+	a.ask("ca.issue", user("alice", "request_id", "two"), "issued")
+	a.ask("ca.revoke", object{"cn": "alice", "planned": plan}, "plan.changed")
 	a.ask("ca.hold", object{"cn": "alice", "plan": true}, "plan.hold")
 	a.ask("ca.hold", object{"cn": "alice"}, "held")
 	a.ask("ca.release", object{"cn": "alice", "plan": true}, "plan.release")

@@ -13,16 +13,25 @@ import (
 
 const expiringMethod = "ca.expiring"
 
-const expiringHelp = `Tell which live certificates end soon, the first to end first. Answers ok, a message, and details: code
-request_id certificates[]{as in ca.status, and superseded}, and next if there may be more: ask again
-with it as after, and the same other members. superseded is true when a live certificate of the same purpose
-and name ends later. Only what a grant of yours covers is told. Its one parameter is a struct:`
+const expiringHelp = `Tell which live certificates end from now on within some days, the first to end first. Certificates that are issued or
+revoked between two pages neither repeat nor hide others. Only what a grant of yours covers is told.`
 
 type expiringParams struct {
-	WithinDays int    `json:"within_days,omitempty" help:"1 to 825; 0 is 30"`
-	Purpose    string `json:"purpose,omitempty" help:"user, server or caller; without it, all that you have a grant for"`
+	WithinDays int    `json:"within_days,omitempty" help:"1 to 825; 0 is 30" flag:"within" arg:"DAYS"`
+	Purpose    string `json:"purpose,omitempty" help:"only for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
 	Limit      int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
-	After      string `json:"after,omitempty" help:"the next of the answer before"`
+	After      string `json:"after,omitempty" help:"the next of the answer before, unchanged"`
+}
+
+type expiringDetail struct {
+	head
+	Certificates []endingCertificate `json:"certificates"`
+	Next         string              `json:"next,omitempty" help:"if there may be more: ask again with it as after, and the same other members"`
+}
+
+type endingCertificate struct {
+	certificateDetail
+	Superseded bool `json:"superseded" help:"a live certificate of the same purpose and name ends later"`
 }
 
 func (p expiringParams) about() about { return about{purpose: p.Purpose} }
@@ -33,13 +42,13 @@ const (
 	expiringMaxDays = 825
 )
 
-func (s *Server) expiring(ctx context.Context, rq *request, p expiringParams) (answer, error) {
+func (s *Server) expiring(ctx context.Context, rq *request, p expiringParams) (msg string, d expiringDetail, err error) {
 	r, err := p.request()
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	if _, err := rq.caller.allow(wish{method: expiringMethod, purpose: r.Purpose}); err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	r.See = func(c store.Certificate) bool {
 		_, err := rq.caller.allow(concerning(expiringMethod, c))
@@ -47,24 +56,22 @@ func (s *Server) expiring(ctx context.Context, rq *request, p expiringParams) (a
 	}
 	page, err := s.authority.Expiring(ctx, r)
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
-	certificates, renewed := []any{}, 0
+	d.head = head{Code: "expiring"}
+	renewed := 0
 	for _, c := range page.Certificates {
-		m := statusOf(c.CertificateStatus)
-		m["superseded"] = c.Superseded
-		certificates = append(certificates, m)
+		d.Certificates = append(d.Certificates, endingCertificate{statusOf(c.CertificateStatus), c.Superseded})
 		if c.Superseded {
 			renewed++
 		}
 	}
-	detail := map[string]any{"code": "expiring", "certificates": certificates}
-	msg := fmt.Sprintf("within %d days end, and you may see: %d, of which %d have a successor", r.Within/day, len(certificates), renewed)
+	msg = fmt.Sprintf("within %d days end, and you may see: %d, of which %d have a successor", r.Within/day, len(d.Certificates), renewed)
 	if page.Next != nil {
-		detail["next"] = cursor(*page.Next)
+		d.Next = cursor(*page.Next)
 		msg += "; there may be more: ask again with next as after"
 	}
-	return answer{true, msg, detail}, nil
+	return msg, d, nil
 }
 
 const day = 24 * time.Hour

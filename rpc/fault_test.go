@@ -223,7 +223,7 @@ func TestInternal(t *testing.T) {
 		"system.error": func() error { return errors.New("the secret is hunter2") },
 		"system.panic": func() error { panic("the secret is hunter2") },
 	} {
-		w.server.methods[name] = row{name, "", nil, func(context.Context, *request, []any) (any, error) { return nil, do() }}
+		w.server.methods[name] = row{name: name, call: func(context.Context, *request, []any) (any, error) { return nil, do() }}
 		var f *client.Fault
 		err := c.Call(t.Context(), name, nil, new(any))
 		if !errors.As(err, &f) || f.Code != -32603 || strings.Contains(f.Message, "hunter2") {

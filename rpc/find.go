@@ -17,33 +17,42 @@ import (
 
 const findMethod = "ca.find"
 
-const findHelp = `Find certificates by what they say and by what became of them, in the order in which they were announced.
-Answers ok, a message, and details: code request_id certificates[]{as in ca.status, and caller}, and
-next if there may be more: ask again with it as after, and the same other members. A page can be short and still
-have a next. Only what a grant of yours covers is told. Its one parameter is a struct, of which all that is
-there has to fit:`
+const findHelp = `Find certificates by what they say and by what became of them, in the order in which they were announced, which never
+changes. All that is there has to fit. A page can be short and still have a next. Only what a grant of yours covers is
+told. cn, san and caller are found at once; the rest looks at all certificates, 8,192 a call.`
 
 type findParams struct {
-	CN       string `json:"cn,omitempty" help:"common name"`
-	SAN      string `json:"san,omitempty" help:"a further name: host name, IP address or mail address"`
-	Purpose  string `json:"purpose,omitempty" help:"user, server or caller"`
-	Caller   string `json:"caller,omitempty" help:"who asked for it: a configured name"`
-	State    string `json:"state,omitempty" help:"open, live, expired, revoked or abandoned"`
-	EndsFrom string `json:"ends_from,omitempty" help:"ends on this day or later: YYYY-MM-DD, UTC"`
-	EndsTo   string `json:"ends_to,omitempty" help:"ends on this day or before: YYYY-MM-DD, UTC"`
+	CN       string `json:"cn,omitempty" help:"common name, in any spelling of it" flag:"name" arg:"NAME"`
+	SAN      string `json:"san,omitempty" help:"a further name: host name, IP address or mail address" flag:"san" arg:"NAME"`
+	Purpose  string `json:"purpose,omitempty" help:"what it is for" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+	Caller   string `json:"caller,omitempty" help:"who asked for it: a configured name" flag:"by" arg:"NAME"`
+	State    string `json:"state,omitempty" help:"what became of it" values:"open live expired revoked abandoned" flag:"state" arg:"STATE"`
+	EndsFrom string `json:"ends_from,omitempty" help:"ends on this day or later: YYYY-MM-DD, UTC" flag:"ends-from" arg:"DAY"`
+	EndsTo   string `json:"ends_to,omitempty" help:"ends on this day or before: YYYY-MM-DD, UTC" flag:"ends-to" arg:"DAY"`
 	Limit    int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
-	After    string `json:"after,omitempty" help:"the next of the answer before"`
+	After    string `json:"after,omitempty" help:"the next of the answer before, unchanged"`
+}
+
+type findDetail struct {
+	head
+	Certificates []foundCertificate `json:"certificates"`
+	Next         string             `json:"next,omitempty" help:"if there may be more: ask again with it as after, and the same other members"`
+}
+
+type foundCertificate struct {
+	certificateDetail
+	Caller string `json:"caller" help:"who asked for it"`
 }
 
 func (p findParams) about() about { return about{purpose: p.Purpose, cn: p.CN} }
 
-func (s *Server) find(ctx context.Context, rq *request, p findParams) (answer, error) {
+func (s *Server) find(ctx context.Context, rq *request, p findParams) (msg string, d findDetail, err error) {
 	if _, err := rq.caller.allow(wish{method: findMethod}); err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	r, err := p.request()
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	r.See = func(c store.Certificate) bool {
 		_, err := rq.caller.allow(concerning(findMethod, c))
@@ -51,21 +60,18 @@ func (s *Server) find(ctx context.Context, rq *request, p findParams) (answer, e
 	}
 	page, err := s.authority.Search(ctx, r)
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
-	certificates := []any{}
+	d.head = head{Code: "find"}
 	for _, c := range page.Certificates {
-		m := statusOf(c)
-		m["caller"] = c.Caller
-		certificates = append(certificates, m)
+		d.Certificates = append(d.Certificates, foundCertificate{statusOf(c), c.Caller})
 	}
-	detail := map[string]any{"code": "find", "certificates": certificates}
-	msg := fmt.Sprintf("%d certificates", len(certificates))
+	msg = fmt.Sprintf("%d certificates", len(d.Certificates))
 	if page.Next != 0 {
-		detail["next"] = strconv.FormatInt(page.Next, 10)
+		d.Next = strconv.FormatInt(page.Next, 10)
 		msg += "; there may be more: ask again with next as after"
 	}
-	return answer{true, msg, detail}, nil
+	return msg, d, nil
 }
 
 func (p findParams) request() (r ca.SearchRequest, err error) {

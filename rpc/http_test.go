@@ -206,7 +206,7 @@ func TestStop(t *testing.T) {
 	o := w.options()
 	s, err := New(o)
 	w.must(err)
-	s.methods["system.wait"] = row{"system.wait", "", nil, func(context.Context, *request, []any) (any, error) {
+	s.methods["system.wait"] = row{name: "system.wait", call: func(context.Context, *request, []any) (any, error) {
 		close(started)
 		<-release
 		return "done", nil

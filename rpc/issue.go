@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"time"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -14,41 +15,84 @@ import (
 
 const issueMethod = store.IssueMethod
 
-const issueHelp = `Issue a certificate. Answers ok, a message, and details: code request_id log_index serial issuer
-not_before not_after fingerprint certificate chain pkcs12 password directory. With csr there is no
-pkcs12 and no password. A call with the same request_id and the same other members gets the same
-answer again, however the first one ended. Its one parameter is a struct:`
+const issueHelp = `Issue a certificate. A call with the same request_id and the same other members gets the same answer again,
+however the first one ended: the same certificate, PKCS#12 and password.`
 
 type issueParams struct {
-	Purpose   string    `json:"purpose" help:"user, server or caller"`
-	CN        string    `json:"cn" help:"common name: a person, a host name, or a caller"`
-	RequestID string    `json:"request_id,omitempty" help:"chosen by you; makes a retry safe"`
-	SANs      cert.SANs `json:"sans,omitzero" help:"further names"`
-	CSR       csr       `json:"csr,omitempty" help:"to bring your own key; without it the CA makes one"`
-	KeyType   string    `json:"key_type,omitempty" help:"of the key that the CA makes: P-256, P-384, RSA-2048 or RSA-3072"`
-	ValidDays int       `json:"valid_days,omitempty" help:"days, 0 for the purpose's default"`
-	Plan      bool      `json:"plan,omitempty" help:"say what would happen and change nothing"`
+	Purpose   string    `json:"purpose" help:"what it is for" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+	CN        string    `json:"cn" help:"common name: a person, a host name, or a caller's name" arg:"NAME"`
+	RequestID string    `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
+	SANs      cert.SANs `json:"sans,omitzero" help:"further names: dns and ip for servers, email for users; uri is known, and no purpose has any"`
+	CSR       csr       `json:"csr,omitempty" help:"PKCS#10, to bring a key of your own; it gives its public key and nothing else. Without it the CA makes the key" flag:"csr" arg:"FILE"`
+	KeyType   string    `json:"key_type,omitempty" help:"of the key that the CA makes; P-256 if none is named" values:"key types" flag:"key-type" arg:"TYPE"`
+	ValidDays int       `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default" flag:"days" arg:"N"`
+	Plan      bool      `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
+	Planned   int       `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
-func (p issueParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan} }
+// issueDetail is the detail of an issue or a renewal. A plan has none of what only a certificate has.
+type issueDetail struct {
+	head
+	Serial      cert.Serial      `json:"serial,omitempty" help:"serial number, lower-case hex"`
+	Issuer      cert.Issuer      `json:"issuer" help:"which of the issuing CAs"`
+	NotBefore   time.Time        `json:"not_before" help:"valid from then on"`
+	NotAfter    time.Time        `json:"not_after" help:"the last second at which it is valid"`
+	Fingerprint cert.Fingerprint `json:"fingerprint,omitempty" help:"SHA-256 of the DER"`
+	Certificate string           `json:"certificate,omitempty" help:"PEM"`
+	Chain       string           `json:"chain,omitempty" help:"PEM: the issuing CA first, the root last"`
+	PKCS12      []byte           `json:"pkcs12,omitempty" help:"if the CA made the key: key, certificate and chain, under AES-256 and HMAC-SHA-256"`
+	Password    string           `json:"password,omitempty" help:"of the PKCS#12"`
+	Directory   directoryDetail  `json:"directory" help:"where it stands with the directory"`
+	RevokedAt   time.Time        `json:"revoked_at,omitzero" help:"only if a retry asks for a certificate that has been revoked since: do not hand it over"`
+	Plan        *issuePlan       `json:"plan,omitempty" help:"of a plan only; no list changes"`
+}
 
-func (s *Server) issue(ctx context.Context, rq *request, p issueParams) (answer, error) {
+type directoryDetail struct {
+	State string `json:"state" help:"removed after a revocation, none if it is not for the directory" values:"pending published removed none"`
+	Entry string `json:"entry" help:"which entry it belongs to, as the directory identifies it; empty if that is not known"`
+}
+
+// issuePlan is what a plan tells of a certificate that would be issued.
+type issuePlan struct {
+	Rule       string          `json:"rule" help:"the grant that allows it"`
+	Purpose    cert.Purpose    `json:"purpose" help:"its profile, see docs/ISSUANCE.md"`
+	CN         string          `json:"cn" help:"its common name, in canonical form"`
+	SANs       cert.SANs       `json:"sans" help:"its further names, in canonical form"`
+	KeyType    cert.KeyType    `json:"key_type" help:"of its key"`
+	KeyMadeBy  string          `json:"key_made_by" values:"ca caller"`
+	Renews     cert.Serial     `json:"renews,omitempty" help:"serial number of the certificate whose names these are"`
+	ValidHours int             `json:"valid_hours" help:"how long it would be valid"`
+	Extensions []planExtension `json:"extensions" help:"in their order"`
+	Attribute  string          `json:"attribute,omitempty" help:"what it would be added to in the directory's entry"`
+}
+
+type planExtension struct {
+	OID      string `json:"oid"`
+	Critical bool   `json:"critical"`
+	Value    string `json:"value" help:"DER in hex; empty for the subject's key identifier"`
+}
+
+func (p issueParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan, p.Planned} }
+
+func (s *Server) issue(ctx context.Context, rq *request, p issueParams) (msg string, d issueDetail, err error) {
 	r, err := p.request()
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	rule, err := rq.caller.allow(wish{issueMethod, r.Purpose, r.Name, r.SANs})
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	if r.KeyType, err = readKeyType(p.KeyType, p.CSR); err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	issued, err := s.authority.Issue(ctx, rq.asCall(rule), r)
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
-	return issueAnswer(p.Plan, issued), nil
+	rq.plan = issued.Plan
+	msg, d = issueAnswer(issued)
+	return msg, d, nil
 }
 
 // request brings the names to their canonical form.
@@ -82,30 +126,32 @@ func readKeyType(text string, brought csr) (cert.KeyType, error) {
 
 const renewMethod = "ca.renew"
 
-const renewHelp = `Issue a certificate with the names of one that there is, with a new key. The old one stays as it is until
-it ends or is revoked. Answers as ca.issue does. Its one parameter is a struct with either serial or cn:`
+const renewHelp = `Issue a certificate with the names of one that there is, with a new key. The old one stays as it is until it ends
+or is revoked. Give serial or cn, one of them. The grant has to allow ca.renew for all of its names. What is revoked,
+on hold or expired is not renewed. The answer is that of ca.issue.`
 
 type renewParams struct {
-	Serial    string `json:"serial,omitempty" help:"hexadecimal"`
-	CN        string `json:"cn,omitempty" help:"common name; its newest certificate is meant"`
-	Purpose   string `json:"purpose,omitempty" help:"with cn: user, server or caller"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you; makes a retry safe"`
-	CSR       csr    `json:"csr,omitempty" help:"to bring your own key; without it the CA makes one"`
-	KeyType   string `json:"key_type,omitempty" help:"of the key that the CA makes: P-256, P-384, RSA-2048 or RSA-3072"`
-	ValidDays int    `json:"valid_days,omitempty" help:"days, 0 for the purpose's default"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing"`
+	Serial    string `json:"serial,omitempty" help:"of the certificate, in hex" flag:"serial" arg:"HEX"`
+	CN        string `json:"cn,omitempty" help:"common name; its newest certificate is meant" arg:"NAME"`
+	Purpose   string `json:"purpose,omitempty" help:"what the certificate is for, with cn; needed where the name has them for several" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
+	CSR       csr    `json:"csr,omitempty" help:"PKCS#10, to bring a key of your own; it gives its public key and nothing else. Without it the CA makes the key" flag:"csr" arg:"FILE"`
+	KeyType   string `json:"key_type,omitempty" help:"of the key that the CA makes; P-256 if none is named" values:"key types" flag:"key-type" arg:"TYPE"`
+	ValidDays int    `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default" flag:"days" arg:"N"`
+	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
+	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
-func (p renewParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan} }
+func (p renewParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan, p.Planned} }
 
-func (s *Server) renew(ctx context.Context, rq *request, p renewParams) (answer, error) {
+func (s *Server) renew(ctx context.Context, rq *request, p renewParams) (msg string, d issueDetail, err error) {
 	chosen, err := choose(rq.caller, renewMethod, selector{serial: p.Serial, cn: p.CN, purpose: p.Purpose})
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	kind, err := readKeyType(p.KeyType, p.CSR)
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	issued, err := s.authority.Renew(ctx, rq.asCall(""), ca.RenewRequest{
 		Serial: chosen.serial, Names: chosen.names, CSR: p.CSR, KeyType: kind, ValidDays: p.ValidDays,
@@ -117,9 +163,11 @@ func (s *Server) renew(ctx context.Context, rq *request, p renewParams) (answer,
 		},
 	})
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
-	return issueAnswer(p.Plan, issued), nil
+	rq.plan = issued.Plan
+	msg, d = issueAnswer(issued)
+	return msg, d, nil
 }
 
 func readPurpose(text string) (cert.Purpose, error) {
@@ -130,29 +178,22 @@ func readPurpose(text string) (cert.Purpose, error) {
 	return p, nil
 }
 
-func issueAnswer(plan bool, i *ca.Issued) answer {
-	detail := map[string]any{
-		"code": i.Code, "issuer": string(i.Issuer),
-		"not_before": i.NotBefore, "not_after": i.NotAfter, "directory": publication(i.Directory),
+func issueAnswer(i *ca.Issued) (msg string, d issueDetail) {
+	d = issueDetail{
+		head: head{Code: i.Code}, Issuer: i.Issuer, NotBefore: i.NotBefore, NotAfter: i.NotAfter, Directory: directoryDetail(i.Directory),
 	}
-	if plan {
-		return answer{true, fmt.Sprintf("would issue a certificate for the %s %q by %s, valid until %s; ask without plan to get it",
-			i.Purpose, i.CN, i.Issuer, i.NotAfter.Format("2006-01-02")), detail}
+	if i.Plan != nil {
+		d.Plan = planOfIssue(i)
+		return fmt.Sprintf("would issue a certificate for the %s %q by %s, valid until %s, as %s allows; ask without plan to get it",
+			i.Purpose, i.CN, i.Issuer, i.NotAfter.Format("2006-01-02"), i.Plan.Rule), d
 	}
-	detail["request_id"] = i.RequestID
-	detail["log_index"] = int(i.LogIndex)
-	detail["serial"] = string(i.Serial)
-	detail["fingerprint"] = string(i.Fingerprint)
-	detail["certificate"] = asPEM(i.Certificate)
-	detail["chain"] = asPEM(i.Chain...)
-	msg := fmt.Sprintf("certificate %s for the %s %q; ", i.Serial, i.Purpose, i.CN)
-	if len(i.PKCS12) > 0 {
-		detail["pkcs12"] = i.PKCS12
-		detail["password"] = i.Password
-	}
+	d.RequestID, d.LogIndex = i.RequestID, i.LogIndex
+	d.Serial, d.Fingerprint = i.Serial, i.Fingerprint
+	d.Certificate, d.Chain = asPEM(i.Certificate), asPEM(i.Chain...)
+	d.PKCS12, d.Password, d.RevokedAt = i.PKCS12, i.Password, i.RevokedAt
+	msg = fmt.Sprintf("certificate %s for the %s %q; ", i.Serial, i.Purpose, i.CN)
 	switch {
 	case !i.RevokedAt.IsZero():
-		detail["revoked_at"] = i.RevokedAt
 		msg += "it was revoked at " + i.RevokedAt.UTC().Format("2006-01-02T15:04:05Z") + ": do not hand it over; issue another with a new request_id"
 	case len(i.PKCS12) > 0:
 		msg += "hand over the PKCS#12, and its password by another way"
@@ -164,11 +205,22 @@ func issueAnswer(plan bool, i *ca.Issued) answer {
 	if i.Directory.State == "pending" {
 		msg += "; the directory does not show it yet, ca.status tells when it does"
 	}
-	return answer{true, msg, detail}
+	return msg, d
 }
 
-func publication(p ca.Publication) map[string]any {
-	return map[string]any{"state": p.State, "entry": p.Entry}
+func planOfIssue(i *ca.Issued) *issuePlan {
+	c := i.Plan.Certificate
+	p := &issuePlan{
+		Rule: i.Plan.Rule, Purpose: c.Purpose, CN: c.CN, SANs: c.SANs, KeyType: c.KeyType, KeyMadeBy: c.KeyMadeBy, Renews: c.Renews,
+		ValidHours: int(c.Valid / time.Hour),
+	}
+	for _, e := range c.Extensions {
+		p.Extensions = append(p.Extensions, planExtension(e))
+	}
+	if i.Directory.State != "none" {
+		p.Attribute = cert.DirectoryAttribute
+	}
+	return p
 }
 
 func asPEM(ders ...[]byte) string {

@@ -18,12 +18,29 @@ import (
 )
 
 // row is one method: what is said of it, and what it does. call gives an answer, or for the system
-// methods a plain value.
+// methods a plain value. params and detail are the structs of a ca method; everything else that is said
+// of their members, wherever it is said, is made from their tags.
 type row struct {
 	name      string
 	help      string
 	signature []string // XML-RPC types, that of the result first
+	params    reflect.Type
+	detail    reflect.Type
 	call      func(ctx context.Context, rq *request, params []any) (any, error)
+}
+
+// head is what the detail of every answer has.
+type head struct {
+	Code      string `json:"code" help:"a stable word, see Codes"`
+	RequestID string `json:"request_id,omitempty" help:"your own, or one that was made for the call"`
+	LogIndex  int64  `json:"log_index,omitempty" help:"of the leaf that tells of it, if the call wrote one"`
+	Notice    string `json:"notice,omitempty" help:"only when your certificate ends soon: when, and what to do"`
+}
+
+// refusalDetail is the detail of an answer that is not ok.
+type refusalDetail struct {
+	head
+	Prior string `json:"prior_request_id,omitempty" help:"of an earlier call that is the reason"`
 }
 
 // answer is what every ca method says: whether it was done, what to do next, and the details.
@@ -39,6 +56,7 @@ type about struct {
 	purpose   string
 	cn        string
 	plan      bool
+	planned   int // the index of a plan
 }
 
 type params interface{ about() about }
@@ -52,6 +70,8 @@ type request struct {
 	made      bool   // the caller gave none, so it was made for it: every answer says it, and a retry can use it
 	body      string // SHA-256 of what is asked, lower-case hex
 	about     about
+	decision  string    // of the plan that it names, if it names one
+	plan      *ca.Plan  // what it would do, if it only asks
 	ends      time.Time // the caller's certificate, the one of this connection
 	result    string    // how it ended, for Options.Observe
 	transport string    // which codec it came by
@@ -59,7 +79,7 @@ type request struct {
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets
 // what every answer has.
-func method[P params](s *Server, name, help string, handle func(context.Context, *request, P) (answer, error)) row {
+func method[P params, D any](s *Server, name, help string, handle func(context.Context, *request, P) (msg string, detail D, err error)) row {
 	call := func(ctx context.Context, rq *request, list []any) (any, error) {
 		var p P
 		err := bindStruct(list, &p)
@@ -73,38 +93,23 @@ func method[P params](s *Server, name, help string, handle func(context.Context,
 		if err := rq.hashBody(p); err != nil {
 			return nil, err
 		}
-		a, err := handle(ctx, rq, p)
+		if err := s.findPlan(ctx, rq); err != nil {
+			return nil, err
+		}
+		msg, detail, err := handle(ctx, rq, p)
 		if err != nil {
 			return nil, err
 		}
+		a := answer{true, msg, membersOf(reflect.ValueOf(detail))}
 		if a.detail["request_id"] == nil {
 			a.detail["request_id"] = rq.id
 		}
-		if rq.about.plan {
+		if rq.plan != nil {
 			return s.planned(ctx, rq, a)
 		}
 		return a, nil
 	}
-	return row{name, help + describe(reflect.TypeFor[P](), "  "), []string{"array", "struct"}, call}
-}
-
-// describe writes a line for each member of a parameter struct.
-func describe(t reflect.Type, indent string) string {
-	var b strings.Builder
-	for _, f := range fieldsOf(t) {
-		need := "required"
-		if f.optional {
-			need = "optional"
-		}
-		fmt.Fprintf(&b, "\n%s%s (%s, %s)", indent, f.name, wanted(f.kind), need)
-		if f.help != "" {
-			b.WriteString(": " + f.help)
-		}
-		if f.kind.Kind() == reflect.Struct {
-			b.WriteString(describe(f.kind, indent+"  "))
-		}
-	}
-	return b.String()
+	return row{name, help, []string{"array", "struct"}, reflect.TypeFor[P](), reflect.TypeFor[D](), call}
 }
 
 const maxRequestID = 128
@@ -122,7 +127,7 @@ func (rq *request) takeRequestID() error {
 	return nil
 }
 
-// hashBody hashes what is asked: the members that are there, apart from request_id and plan, as they
+// hashBody hashes what is asked: the members that are there, apart from request_id, plan and planned, as they
 // were understood, so that it is the same for both codecs.
 func (rq *request) hashBody(p any) error {
 	var members map[string]json.RawMessage
@@ -135,6 +140,7 @@ func (rq *request) hashBody(p any) error {
 	}
 	delete(members, "request_id")
 	delete(members, "plan")
+	delete(members, "planned")
 	text, err = json.Marshal(map[string]any{"method": rq.method, "params": members})
 	if err != nil {
 		return fmt.Errorf("encoding the request: %w", err)
@@ -145,21 +151,7 @@ func (rq *request) hashBody(p any) error {
 
 // asCall is the request as ca wants it.
 func (rq *request) asCall(rule string) ca.Call {
-	return ca.Call{Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan}
-}
-
-// planned enters a call that only asked.
-func (s *Server) planned(ctx context.Context, rq *request, a answer) (answer, error) {
-	code, _ := a.detail["code"].(string)
-	entry, err := s.store.Update(ctx, rq.who, func(*store.Tx) (audit.Event, error) {
-		return &audit.RequestPlanned{Method: rq.method, RequestID: rq.id, BodySHA256: rq.body, Code: code, Effect: ascii(a.msg)}, nil
-	})
-	if err != nil {
-		return a, fmt.Errorf("entering the plan: %w", err)
-	}
-	a.detail["request_id"] = rq.id
-	a.detail["log_index"] = int(entry.Index)
-	return a, nil
+	return ca.Call{Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan, Decision: rq.decision}
 }
 
 // perform runs one call and turns whatever came of it into what goes on the wire: an answer, a plain
@@ -201,10 +193,7 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 	if n == nil {
 		return nil, s.broken(rq, err)
 	}
-	detail := map[string]any{"code": n.code, "request_id": rq.id}
-	if n.prior != "" {
-		detail["prior_request_id"] = n.prior
-	}
+	detail := refusalDetail{head{Code: n.code, RequestID: rq.id}, n.prior}
 	switch kindOf(n.code) {
 	case isUnknown:
 		rq.result = resultUnknown
@@ -223,10 +212,10 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 			return nil, s.broken(rq, err)
 		}
 		if entered {
-			detail["log_index"] = int(index)
+			detail.LogIndex = index
 		}
 	}
-	return answer{false, ascii(n.reason), detail}, nil
+	return answer{false, ascii(n.reason), membersOf(reflect.ValueOf(detail))}, nil
 }
 
 // misunderstood enters a call that was no proper one, and gives the fault to answer with.

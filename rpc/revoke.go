@@ -18,31 +18,69 @@ const (
 	retireMethod  = "ca.retire"
 )
 
-const revokeHelp = `Revoke certificates: one by its serial, or all of a name, those still being issued included. Answers
-ok, a message, and details: code request_id log_index revoked[]{serial cn purpose}
-crl[]{issuer number state commit}. When the answer is ok the revocation is durable; crl says whether
-the list in git holds it already. Its one parameter is a struct with either serial or cn:`
+const revokeHelp = `Revoke certificates: one by its serial, or all of a name, those still being issued included. Give serial or cn, one
+of them. With ok the revocation is durable; crl says whether the list in git holds it already. A revocation can be
+restated with keyCompromise; one with certificateHold with any reason.`
 
 type revokeParams struct {
-	Serial    string `json:"serial,omitempty" help:"hexadecimal"`
-	CN        string `json:"cn,omitempty" help:"common name"`
-	Purpose   string `json:"purpose,omitempty" help:"with cn: user, server or caller; without it, all of them"`
-	Reason    string `json:"reason,omitempty" help:"as RFC 5280 names it, for instance keyCompromise; without it, unspecified"`
-	Max       int    `json:"max,omitempty" help:"how many certificates this may revoke; 0 for 10"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you; makes a retry safe"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing"`
+	Serial    string `json:"serial,omitempty" help:"of one certificate, in hex" flag:"serial" arg:"HEX"`
+	CN        string `json:"cn,omitempty" help:"common name: all certificates of it" arg:"NAME"`
+	Purpose   string `json:"purpose,omitempty" help:"with cn: only those for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+	Reason    string `json:"reason,omitempty" help:"RFC 5280 section 5.3.1, unspecified if none is named" values:"reasons" flag:"reason" arg:"REASON"`
+	Max       int    `json:"max,omitempty" help:"how many certificates this may hit, 1 to 1000; 0 is 10" flag:"max" arg:"N"`
+	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
+	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
+	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
-func (p revokeParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan} }
+func (p revokeParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan, p.Planned} }
+
+// changeDetail is what the details of revoke, hold, release and retire have in common.
+type changeDetail struct {
+	head
+	CRL     []listDetail `json:"crl" help:"the lists that it concerns"`
+	Changes []planChange `json:"changes,omitempty" help:"of a plan only: what would become of each"`
+}
+
+type hitCertificate struct {
+	Serial  cert.Serial  `json:"serial"`
+	CN      string       `json:"cn"`
+	Purpose cert.Purpose `json:"purpose"`
+}
+
+type listDetail struct {
+	Issuer cert.Issuer `json:"issuer"`
+	Number string      `json:"number" help:"decimal; while pending the number that it will have at the least"`
+	State  string      `json:"state" help:"published if the list in git says so" values:"pending published"`
+	Commit string      `json:"commit" help:"in git"`
+}
+
+type planChange struct {
+	Serial    cert.Serial `json:"serial"`
+	Rule      string      `json:"rule" help:"the grant that allows it"`
+	State     string      `json:"state" help:"that it has now"`
+	Reason    string      `json:"reason" help:"that it would have; empty for a release"`
+	List      string      `json:"list" help:"what would happen to its entry in the list of its issuer" values:"enter change remove"`
+	Directory string      `json:"directory" help:"what would happen to it in its entry of the directory" values:"add remove none"`
+	Entry     string      `json:"entry" help:"the entry"`
+	Attribute string      `json:"attribute" help:"of the entry"`
+}
+
+type revokeDetail struct {
+	changeDetail
+	Revoked []hitCertificate `json:"revoked"`
+}
 
 const maxRevoke = 1000 // certificates in one call: the answer names each
 
-func (s *Server) revoke(ctx context.Context, rq *request, p revokeParams) (answer, error) {
+func (s *Server) revoke(ctx context.Context, rq *request, p revokeParams) (msg string, d revokeDetail, err error) {
 	reason, err := readReason(p.Reason, cert.Unspecified)
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
-	return s.change(ctx, rq, verb{revokeMethod, "revoke", "revoked", s.authority.Revoke}, p.selector(), ca.RevokeRequest{Reason: reason, Max: p.Max})
+	v := verb{revokeMethod, "revoke", "revoked", s.authority.Revoke}
+	msg, d.Revoked, d.changeDetail, err = s.change(ctx, rq, v, p.selector(), ca.RevokeRequest{Reason: reason, Max: p.Max})
+	return msg, d, err
 }
 
 func (p revokeParams) selector() selector {
@@ -60,56 +98,78 @@ func readReason(text string, otherwise cert.Reason) (cert.Reason, error) {
 	return reason, nil
 }
 
-const holdHelp = `Revoke certificates for as long as a doubt lasts, with the reason certificateHold. ca.release ends that,
-ca.revoke makes it final. Answers as ca.revoke does, with the list held. Its one parameter is a struct with
-either serial or cn:`
+const holdHelp = `Revoke certificates for as long as a doubt lasts, with the reason certificateHold. ca.release ends that, ca.revoke
+makes it final. Give serial or cn, one of them.`
 
-const releaseHelp = `Take certificates off hold: they are live again, and the next list leaves them out. No other revocation
-ends. Answers as ca.revoke does, with the list released. Its one parameter is a struct with either serial
-or cn:`
+const releaseHelp = `Take certificates off hold: they are live again, the next list leaves them out, and the directory shows them again.
+No other revocation ends. Give serial or cn, one of them.`
 
 type holdParams struct {
-	Serial    string `json:"serial,omitempty" help:"hexadecimal"`
-	CN        string `json:"cn,omitempty" help:"common name"`
-	Purpose   string `json:"purpose,omitempty" help:"with cn: user, server or caller; without it, all of them"`
-	Max       int    `json:"max,omitempty" help:"how many certificates this may hit; 0 for 10"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you; makes a retry safe"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing"`
+	Serial    string `json:"serial,omitempty" help:"of one certificate, in hex" flag:"serial" arg:"HEX"`
+	CN        string `json:"cn,omitempty" help:"common name: all certificates of it" arg:"NAME"`
+	Purpose   string `json:"purpose,omitempty" help:"with cn: only those for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+	Max       int    `json:"max,omitempty" help:"how many certificates this may hit, 1 to 1000; 0 is 10" flag:"max" arg:"N"`
+	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
+	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
+	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
-func (p holdParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan} }
+func (p holdParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan, p.Planned} }
+
+type holdDetail struct {
+	changeDetail
+	Held []hitCertificate `json:"held"`
+}
+
+type releaseDetail struct {
+	changeDetail
+	Released []hitCertificate `json:"released"`
+}
 
 func (p holdParams) selector() selector {
 	return selector{serial: p.Serial, cn: p.CN, purpose: p.Purpose}
 }
 
-func (s *Server) hold(ctx context.Context, rq *request, p holdParams) (answer, error) {
-	return s.change(ctx, rq, verb{holdMethod, "hold", "held", s.authority.Revoke}, p.selector(), ca.RevokeRequest{Reason: cert.CertificateHold, Max: p.Max})
+func (s *Server) hold(ctx context.Context, rq *request, p holdParams) (msg string, d holdDetail, err error) {
+	v := verb{holdMethod, "hold", "held", s.authority.Revoke}
+	msg, d.Held, d.changeDetail, err = s.change(ctx, rq, v, p.selector(), ca.RevokeRequest{Reason: cert.CertificateHold, Max: p.Max})
+	return msg, d, err
 }
 
-func (s *Server) release(ctx context.Context, rq *request, p holdParams) (answer, error) {
-	return s.change(ctx, rq, verb{releaseMethod, "release", "released", s.authority.Release}, p.selector(), ca.RevokeRequest{Max: p.Max})
+func (s *Server) release(ctx context.Context, rq *request, p holdParams) (msg string, d releaseDetail, err error) {
+	v := verb{releaseMethod, "release", "released", s.authority.Release}
+	msg, d.Released, d.changeDetail, err = s.change(ctx, rq, v, p.selector(), ca.RevokeRequest{Max: p.Max})
+	return msg, d, err
 }
 
-const retireHelp = `Revoke everything that a subject has: all certificates of a name, of every purpose that you have a grant
-for, those still being issued included, up to 1000. For a person who leaves, or a machine that is taken
-down. Answers as ca.revoke does, with the list retired. Its one parameter is a struct:`
+const retireHelp = `Revoke everything that a subject has: all certificates of a name, of every purpose that you have a grant for, those
+still being issued included, up to 1000. For a person who leaves, or a machine that is taken down.`
 
 type retireParams struct {
-	CN        string `json:"cn" help:"common name"`
-	Reason    string `json:"reason,omitempty" help:"as RFC 5280 names it; without it, cessationOfOperation"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you; makes a retry safe"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing"`
+	CN        string `json:"cn" help:"common name" arg:"NAME"`
+	Reason    string `json:"reason,omitempty" help:"RFC 5280 section 5.3.1, cessationOfOperation if none is named" values:"reasons" flag:"reason" arg:"REASON"`
+	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
+	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
+	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
-func (p retireParams) about() about { return about{requestID: p.RequestID, cn: p.CN, plan: p.Plan} }
+func (p retireParams) about() about {
+	return about{requestID: p.RequestID, cn: p.CN, plan: p.Plan, planned: p.Planned}
+}
 
-func (s *Server) retire(ctx context.Context, rq *request, p retireParams) (answer, error) {
+type retireDetail struct {
+	changeDetail
+	Retired []hitCertificate `json:"retired"`
+}
+
+func (s *Server) retire(ctx context.Context, rq *request, p retireParams) (msg string, d retireDetail, err error) {
 	reason, err := readReason(p.Reason, cert.CessationOfOperation)
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
-	return s.change(ctx, rq, verb{retireMethod, "retire", "retired", s.authority.Revoke}, selector{cn: p.CN}, ca.RevokeRequest{Reason: reason, Max: maxRevoke})
+	v := verb{retireMethod, "retire", "retired", s.authority.Revoke}
+	msg, d.Retired, d.changeDetail, err = s.change(ctx, rq, v, selector{cn: p.CN}, ca.RevokeRequest{Reason: reason, Max: maxRevoke})
+	return msg, d, err
 }
 
 // verb is what one of the methods that revoke or release does, in words.
@@ -121,39 +181,49 @@ type verb struct {
 }
 
 // change chooses what a call may hit, does it, and answers.
-func (s *Server) change(ctx context.Context, rq *request, v verb, sel selector, r ca.RevokeRequest) (answer, error) {
+func (s *Server) change(ctx context.Context, rq *request, v verb, sel selector, r ca.RevokeRequest) (msg string, hit []hitCertificate, d changeDetail, err error) {
 	chosen, err := choose(rq.caller, v.method, sel)
 	if err != nil {
-		return answer{}, err
+		return "", nil, d, err
 	}
 	if r.Max < 0 || r.Max > maxRevoke {
-		return answer{}, refuse("revoke.max", "max is %d; want 1 to %d", r.Max, maxRevoke)
+		return "", nil, d, refuse("revoke.max", "max is %d; want 1 to %d", r.Max, maxRevoke)
 	}
 	r.Serial, r.Names = chosen.serial, chosen.names
 	r.May = func(c store.Certificate) (string, error) { return rq.caller.allow(concerning(v.method, c)) }
 	done, err := v.do(ctx, rq.asCall(""), r)
 	if err != nil {
-		return answer{}, err
+		return "", nil, d, err
 	}
-	return v.answer(rq.about.plan, done), nil
+	for _, c := range done.Revoked {
+		hit = append(hit, hitCertificate{c.Serial, c.CN, c.Purpose})
+	}
+	for _, l := range done.Lists {
+		d.CRL = append(d.CRL, listDetail(l))
+	}
+	d.head = head{Code: v.done, RequestID: done.RequestID, LogIndex: done.LogIndex}
+	if rq.plan = done.Plan; rq.plan != nil {
+		d.Code, d.Changes = "plan."+v.would, plannedChanges(done.Plan)
+	}
+	return v.message(done), hit, d, nil
 }
 
-func (v verb) answer(plan bool, r *ca.Revoked) answer {
-	hit, lists := []any{}, []any{}
-	for _, c := range r.Revoked {
-		hit = append(hit, map[string]any{"serial": string(c.Serial), "cn": c.CN, "purpose": string(c.Purpose)})
+func (v verb) message(r *ca.Revoked) string {
+	if r.Plan != nil {
+		return "would " + v.would + " " + allOf(r.Revoked) + "; ask without plan to do it"
 	}
-	for _, l := range r.Lists {
-		lists = append(lists, listState(l))
+	return v.whatIsDone(r.Revoked) + "; " + whereItIsSaid(r.Lists)
+}
+
+func plannedChanges(p *ca.Plan) (changes []planChange) {
+	for _, c := range p.Changes {
+		one := planChange{Serial: c.Serial, Rule: c.Rule, State: c.State, Reason: c.Reason, List: c.List, Directory: c.Directory, Entry: c.Entry}
+		if c.Directory != "none" {
+			one.Attribute = cert.DirectoryAttribute
+		}
+		changes = append(changes, one)
 	}
-	detail := map[string]any{"code": v.done, v.done: hit, "crl": lists}
-	if plan {
-		detail["code"] = "plan." + v.would
-		return answer{true, "would " + v.would + " " + allOf(r.Revoked) + "; ask without plan to do it", detail}
-	}
-	detail["request_id"] = r.RequestID
-	detail["log_index"] = int(r.LogIndex)
-	return answer{true, v.whatIsDone(r.Revoked) + "; " + whereItIsSaid(r.Lists), detail}
+	return changes
 }
 
 func described(serial cert.Serial, p cert.Purpose, cn string) string {
@@ -194,10 +264,6 @@ func whereItIsSaid(lists []ca.ListState) string {
 		return "the lists that say so are not all in git yet, ca.status tells when they are"
 	}
 	return "the lists that say so are published"
-}
-
-func listState(l ca.ListState) map[string]any {
-	return map[string]any{"issuer": string(l.Issuer), "number": l.Number, "state": l.State, "commit": l.Commit}
 }
 
 // selector is how a call says which certificates it is about, as the caller wrote it.

@@ -30,7 +30,7 @@ func TestRevokedMessages(t *testing.T) {
 			Revoked: []ca.RevokedCertificate{bob, bob, open}, Lists: []ca.ListState{there, waiting},
 		},
 	} {
-		if got := revoking.answer(false, &r).msg; got != want {
+		if got := revoking.message(&r); got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 	}
@@ -38,7 +38,7 @@ func TestRevokedMessages(t *testing.T) {
 		`would revoke certificate 1f of user "bob"; ask without plan to do it`: {bob},
 		`would revoke 2 certificates; ask without plan to do it`:               {bob, open},
 	} {
-		if got := revoking.answer(true, &ca.Revoked{Revoked: hit}).msg; got != want {
+		if got := revoking.message(&ca.Revoked{Revoked: hit, Plan: new(ca.Plan)}); got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 	}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -14,26 +15,44 @@ const (
 	chainMethod  = "ca.chain"
 )
 
-const statusHelp = `Tell what the books say of certificates: by serial, by name, or by the request_id of a call of yours.
-Answers ok, a message, and details: code request_id certificates[]{serial cn purpose issuer state
-not_before not_after request_id directory{state entry}}, and for a revoked one revoked_at, reason and
-crl{issuer number state commit}. Only what a grant of yours covers is told. Its one parameter is a
-struct with one of serial, cn and request_id:`
+const statusHelp = `Tell what the books say of certificates: by serial, by name, or by the request_id of a call of yours. Give one of
+them. Only what a grant of yours covers is told; at most the newest 100.`
 
 type statusParams struct {
-	Serial    string `json:"serial,omitempty" help:"hexadecimal"`
-	CN        string `json:"cn,omitempty" help:"common name"`
-	RequestID string `json:"request_id,omitempty" help:"of a call of yours"`
+	Serial    string `json:"serial,omitempty" help:"of one certificate, in hex" flag:"serial" arg:"HEX"`
+	CN        string `json:"cn,omitempty" help:"common name: all certificates of it" arg:"NAME"`
+	RequestID string `json:"request_id,omitempty" help:"of a call of your own" flag:"request-id" arg:"ID"`
+}
+
+// certificateDetail is a certificate as the books have it.
+type certificateDetail struct {
+	Serial    cert.Serial     `json:"serial" help:"lower-case hex"`
+	CN        string          `json:"cn"`
+	Purpose   cert.Purpose    `json:"purpose"`
+	Issuer    cert.Issuer     `json:"issuer"`
+	State     string          `json:"state" values:"open live expired revoked abandoned"`
+	NotBefore time.Time       `json:"not_before"`
+	NotAfter  time.Time       `json:"not_after"`
+	RequestID string          `json:"request_id" help:"of the call that asked for it"`
+	Directory directoryDetail `json:"directory"`
+	RevokedAt time.Time       `json:"revoked_at,omitzero" help:"only of a revoked one"`
+	Reason    string          `json:"reason,omitempty" help:"only of a revoked one: as RFC 5280 names it"`
+	CRL       *listDetail     `json:"crl,omitempty" help:"only of a revoked one: the list that says so"`
+}
+
+type statusDetail struct {
+	head
+	Certificates []certificateDetail `json:"certificates" help:"in the order in which they were announced"`
 }
 
 func (p statusParams) about() about { return about{requestID: p.RequestID, cn: p.CN} }
 
 const maxStatus = 100 // certificates in an answer
 
-func (s *Server) status(ctx context.Context, rq *request, p statusParams) (answer, error) {
+func (s *Server) status(ctx context.Context, rq *request, p statusParams) (msg string, d statusDetail, err error) {
 	chosen, err := choose(rq.caller, statusMethod, selector{serial: p.Serial, cn: p.CN, requestID: p.RequestID})
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
 	matching := 0
 	all, err := s.authority.Status(ctx, ca.StatusRequest{
@@ -47,9 +66,9 @@ func (s *Server) status(ctx context.Context, rq *request, p statusParams) (answe
 		},
 	})
 	if err != nil {
-		return answer{}, err
+		return "", d, err
 	}
-	msg := fmt.Sprintf("%d certificates", matching)
+	msg = fmt.Sprintf("%d certificates", matching)
 	switch {
 	case matching == 0:
 		msg = "no certificate that you may see"
@@ -58,46 +77,53 @@ func (s *Server) status(ctx context.Context, rq *request, p statusParams) (answe
 	case matching > maxStatus:
 		msg = fmt.Sprintf("the newest %d of %d certificates", maxStatus, matching)
 	}
-	certificates := []any{}
+	d.head = head{Code: "status"}
 	for _, c := range all {
-		certificates = append(certificates, statusOf(c))
+		d.Certificates = append(d.Certificates, statusOf(c))
 	}
-	return answer{true, msg, map[string]any{"code": "status", "certificates": certificates}}, nil
+	return msg, d, nil
 }
 
-func statusOf(c ca.CertificateStatus) map[string]any {
-	m := map[string]any{
-		"serial": string(c.Serial), "cn": c.CN, "purpose": string(c.Purpose), "issuer": string(c.Issuer), "state": c.State,
-		"not_before": c.NotBefore, "not_after": c.NotAfter, "request_id": c.RequestID, "directory": publication(c.Directory),
+func statusOf(c ca.CertificateStatus) certificateDetail {
+	d := certificateDetail{
+		Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Issuer: c.Issuer, State: c.State,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, RequestID: c.RequestID, Directory: directoryDetail(c.Directory),
 	}
 	if c.List != nil {
-		m["revoked_at"] = c.RevokedAt
-		m["reason"] = c.Reason.String()
-		m["crl"] = listState(*c.List)
+		list := listDetail(*c.List)
+		d.RevokedAt, d.Reason, d.CRL = c.RevokedAt, c.Reason.String(), &list
 	}
-	return m
+	return d
 }
 
-const chainHelp = `Give the CA certificates that a purpose's certificates chain to, the issuing CA first and the root
-last, as PEM. Answers ok, a message, and details: code request_id chains[]{purpose issuer chain}. Its one
-parameter is a struct:`
+const chainHelp = `Give the CA certificates that the certificates of a purpose chain to.`
 
 type chainParams struct {
-	Purpose string `json:"purpose,omitempty" help:"user, server or caller; without it, all that you have a grant for"`
+	Purpose string `json:"purpose,omitempty" help:"only for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+}
+
+type chainDetail struct {
+	head
+	Chains []purposeChain `json:"chains"`
+}
+
+type purposeChain struct {
+	Purpose cert.Purpose `json:"purpose"`
+	Issuer  cert.Issuer  `json:"issuer"`
+	Chain   string       `json:"chain" help:"PEM: the issuing CA first, the root last"`
 }
 
 func (p chainParams) about() about { return about{purpose: p.Purpose} }
 
-func (s *Server) chain(_ context.Context, rq *request, p chainParams) (answer, error) {
+func (s *Server) chain(_ context.Context, rq *request, p chainParams) (msg string, d chainDetail, err error) {
 	purposes := cert.Purposes()
 	if p.Purpose != "" {
 		one, err := readPurpose(p.Purpose)
 		if err != nil {
-			return answer{}, err
+			return "", d, err
 		}
 		purposes = []cert.Purpose{one}
 	}
-	chains := []any{}
 	var denied error
 	for _, one := range purposes {
 		if _, err := rq.caller.allow(wish{method: chainMethod, purpose: one}); err != nil {
@@ -106,16 +132,16 @@ func (s *Server) chain(_ context.Context, rq *request, p chainParams) (answer, e
 		}
 		c, err := s.authority.Chain(one)
 		if err != nil {
-			return answer{}, err
+			return "", d, err
 		}
-		chains = append(chains, map[string]any{"purpose": string(one), "issuer": string(c.Issuer), "chain": asPEM(c.Certificates...)})
+		d.Chains = append(d.Chains, purposeChain{one, c.Issuer, asPEM(c.Certificates...)})
 	}
-	if len(chains) == 0 {
-		return answer{}, denied
+	d.head = head{Code: "chain"}
+	switch len(d.Chains) {
+	case 0:
+		return "", d, denied
+	case 1:
+		return "1 chain; trust its last certificate", d, nil
 	}
-	msg := "1 chain; trust its last certificate"
-	if len(chains) > 1 {
-		msg = fmt.Sprintf("%d chains; trust the last certificate of each", len(chains))
-	}
-	return answer{true, msg, map[string]any{"code": "chain", "chains": chains}}, nil
+	return fmt.Sprintf("%d chains; trust the last certificate of each", len(d.Chains)), d, nil
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// table is every method that there is.
-func (s *Server) table() map[string]row {
-	rows := []row{
+// rows is every method that there is, in the order of docs/RPC.md.
+func (s *Server) rows() []row {
+	return []row{
 		method(s, issueMethod, issueHelp, s.issue),
 		method(s, renewMethod, renewHelp, s.renew),
 		method(s, revokeMethod, revokeHelp, s.revoke),
@@ -21,14 +21,17 @@ func (s *Server) table() map[string]row {
 		method(s, expiringMethod, expiringHelp, s.expiring),
 		method(s, chainMethod, chainHelp, s.chain),
 		method(s, whoamiMethod, whoamiHelp, s.whoami),
-		{"system.listMethods", "List the methods.", []string{"array"}, s.listMethods},
-		{"system.methodSignature", "Give the types of a method's result and parameters.", []string{"array", "string"}, s.methodSignature},
-		{"system.methodHelp", "Describe a method.", []string{"string", "string"}, s.methodHelp},
-		{multicallName, multicallHelp, []string{"array", "array"}, s.multicall},
-		{"system.getCapabilities", "Name the specifications that are kept to.", []string{"struct"}, getCapabilities},
+		{name: "system.listMethods", help: "List the methods.", signature: []string{"array"}, call: s.listMethods},
+		{name: "system.methodSignature", help: "Give the types of a method's result and parameters.", signature: []string{"array", "string"}, call: s.methodSignature},
+		{name: "system.methodHelp", help: "Describe a method.", signature: []string{"string", "string"}, call: s.methodHelp},
+		{name: multicallName, help: multicallHelp, signature: []string{"array", "array"}, call: s.multicall},
+		{name: "system.getCapabilities", help: "Name the specifications that are kept to.", signature: []string{"struct"}, call: getCapabilities},
 	}
-	table := make(map[string]row, len(rows))
-	for _, r := range rows {
+}
+
+func (s *Server) table() map[string]row {
+	table := make(map[string]row)
+	for _, r := range s.rows() {
 		table[r.name] = r
 	}
 	return table
@@ -85,7 +88,7 @@ func (s *Server) methodHelp(_ context.Context, _ *request, params []any) (any, e
 	if err != nil {
 		return nil, err
 	}
-	return r.help, nil
+	return r.describe().text(), nil
 }
 
 func getCapabilities(_ context.Context, _ *request, params []any) (any, error) {

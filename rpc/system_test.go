@@ -28,8 +28,9 @@ func TestIntrospection(t *testing.T) {
 	}
 	help := out[3].Result.(string)
 	for _, line := range []string{
-		"\n  purpose (a string, required): user, server or caller", "\n  sans (a struct, optional): further names",
+		"\n  purpose (a string): what it is for: user, server, caller", "\n  sans (a struct, optional): further names",
 		"\n    dns (an array of strings, optional)", "\n  csr (a CSR as PEM or base64, optional): ", "\n  plan (a boolean, optional): ",
+		"\n  serial (a string, optional): serial number", "\n    state (a string): removed after",
 	} {
 		if !strings.Contains(help, line) {
 			t.Errorf("the help does not say %q:\n%s", line, help)

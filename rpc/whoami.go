@@ -3,42 +3,50 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca/cert"
 )
 
 const whoamiMethod = "ca.whoami"
 
-const whoamiHelp = `Tell who you are to this service and what you may do. Needs no grant. Answers ok, a message, and details:
-code request_id caller not_after key per_second grants[]{rule methods purposes names domains
-networks}. A grant allows what fits all of it. Its one parameter is a struct without members.`
+const whoamiHelp = `Tell who you are to this service and what you may do. It needs no grant, and nothing is entered on the log. A call needs
+one grant that allows all of it.`
 
 type whoamiParams struct{}
 
 func (whoamiParams) about() about { return about{} }
 
-func (s *Server) whoami(_ context.Context, rq *request, _ whoamiParams) (answer, error) {
-	grants := []any{}
-	for _, g := range rq.caller.grants {
-		networks := []string{}
-		for _, n := range g.networks {
-			networks = append(networks, n.String())
-		}
-		grants = append(grants, map[string]any{
-			"rule": g.rule, "methods": list(g.methods), "purposes": list(g.purposes), "names": list(g.names),
-			"domains": list(g.domains), "networks": list(networks),
-		})
-	}
-	msg := fmt.Sprintf("you are %s, until %s; grants: %d", rq.caller.name, rq.ends.UTC().Format("2006-01-02"), len(grants))
-	return answer{true, msg, map[string]any{
-		"code": "whoami", "caller": rq.caller.name, "not_after": rq.ends, "key": rq.who.Key,
-		"per_second": int(rq.caller.limit.Limit()), "grants": grants,
-	}}, nil
+type whoamiDetail struct {
+	head
+	Caller    string        `json:"caller"`
+	NotAfter  time.Time     `json:"not_after" help:"of the certificate that this connection came with"`
+	Key       string        `json:"key" help:"SHA-256 of its public key"`
+	PerSecond int           `json:"per_second" help:"calls that you may make, on average"`
+	Grants    []grantDetail `json:"grants"`
 }
 
-// list makes an array as both codecs know it.
-func list[S ~string](items []S) []any {
-	all := []any{}
-	for _, s := range items {
-		all = append(all, string(s))
+type grantDetail struct {
+	Rule     string         `json:"rule" help:"its name in refusals and on the log"`
+	Methods  []string       `json:"methods"`
+	Purposes []cert.Purpose `json:"purposes"`
+	Names    []string       `json:"names"`
+	Domains  []string       `json:"domains"`
+	Networks []string       `json:"networks"`
+}
+
+func (s *Server) whoami(_ context.Context, rq *request, _ whoamiParams) (msg string, d whoamiDetail, err error) {
+	d = whoamiDetail{
+		head: head{Code: "whoami"}, Caller: rq.caller.name, NotAfter: rq.ends, Key: rq.who.Key,
+		PerSecond: int(rq.caller.limit.Limit()),
 	}
-	return all
+	for _, g := range rq.caller.grants {
+		one := grantDetail{Rule: g.rule, Methods: g.methods, Purposes: g.purposes, Names: g.names, Domains: g.domains}
+		for _, n := range g.networks {
+			one.Networks = append(one.Networks, n.String())
+		}
+		d.Grants = append(d.Grants, one)
+	}
+	msg = fmt.Sprintf("you are %s, until %s; grants: %d", rq.caller.name, rq.ends.UTC().Format("2006-01-02"), len(d.Grants))
+	return msg, d, nil
 }

@@ -120,6 +120,10 @@ func (s SANs) All() []string { return slices.Concat(s.DNS, s.IP, s.Email, s.URI)
 // Count is the number of names.
 func (s SANs) Count() int { return len(s.DNS) + len(s.IP) + len(s.Email) + len(s.URI) }
 
+// DirectoryAttribute is the attribute of a directory entry that certificates are published in (RFC 4523
+// section 4.1).
+const DirectoryAttribute = "userCertificate;binary"
+
 // Fingerprint is the SHA-256 of a certificate's DER, in lower-case hexadecimal.
 type Fingerprint string
 

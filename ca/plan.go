@@ -1,0 +1,136 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/profile"
+)
+
+// Plan is what a call would do, as things stand.
+type Plan struct {
+	Rule        string              `json:"rule"` // the grant that allows it; of several certificates that of each is in Changes
+	Certificate *PlannedCertificate `json:"certificate,omitempty"`
+	Entry       string              `json:"entry,omitempty"` // that would hold the certificate
+	Changes     []PlannedChange     `json:"changes,omitempty"`
+}
+
+// PlannedCertificate is a certificate as it would be, apart from its serial number, its key and the very
+// times.
+type PlannedCertificate struct {
+	Issuer     cert.Issuer   `json:"issuer"`
+	Purpose    cert.Purpose  `json:"purpose"`
+	CN         string        `json:"cn"`
+	SANs       cert.SANs     `json:"sans"`
+	KeyType    cert.KeyType  `json:"key_type"`
+	KeyMadeBy  string        `json:"key_made_by"` // "ca" or "caller"
+	Renews     cert.Serial   `json:"renews,omitempty"`
+	Valid      time.Duration `json:"valid"` // both ends included
+	Extensions []Extension   `json:"extensions"`
+}
+
+// Extension is one of a certificate (RFC 5280 section 4.2). What depends on the subject's key has no Value.
+type Extension struct {
+	OID      string `json:"oid"`
+	Critical bool   `json:"critical"`
+	Value    string `json:"value"` // hex of the DER
+}
+
+// PlannedChange is what would become of a certificate that there is.
+type PlannedChange struct {
+	Serial    cert.Serial `json:"serial"`
+	Rule      string      `json:"rule"`
+	State     string      `json:"state"`     // that it has now
+	Reason    string      `json:"reason"`    // that it would have; empty for a release
+	List      string      `json:"list"`      // what its issuer's list would do: "enter", "change" or "remove" it
+	Directory string      `json:"directory"` // what would happen to it in the entry: "add", "remove" or "none"
+	Entry     string      `json:"entry,omitempty"`
+}
+
+// Decision is a SHA-256, lower-case hex, that two plans for the same call share only if they would do the
+// same.
+func (p *Plan) Decision() (string, error) {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return "", fmt.Errorf("encoding a plan: %w", err)
+	}
+	return cert.SHA256(text), nil
+}
+
+// asPlanned refuses a call that names a plan and would do something else.
+func (c Call) asPlanned(plan func() (*Plan, error)) error {
+	if c.Decision == "" {
+		return nil
+	}
+	p, err := plan()
+	if err != nil {
+		return err
+	}
+	now, err := p.Decision()
+	if err != nil {
+		return err
+	}
+	if now != c.Decision {
+		return refuse("plan.changed", "what this would do is not what was planned any more; ask for a plan again, and look at what is different")
+	}
+	return nil
+}
+
+func (d *draft) plan() (*Plan, error) {
+	parsed, err := x509.ParseCertificate(d.precertificate)
+	if err != nil {
+		return nil, fmt.Errorf("reading the precertificate: %w", err)
+	}
+	c := &PlannedCertificate{
+		Issuer: d.row.Issuer, Purpose: d.row.Purpose, CN: d.row.CN, SANs: d.row.SANs,
+		KeyType: d.row.KeyType, KeyMadeBy: d.keyBy, Renews: d.renews,
+		Valid: d.row.NotAfter.Sub(d.row.NotBefore) + time.Second,
+	}
+	for _, e := range parsed.Extensions {
+		one := Extension{OID: e.Id.String(), Critical: e.Critical, Value: hex.EncodeToString(e.Value)}
+		if one.OID == subjectKeyID {
+			one.Value = ""
+		}
+		c.Extensions = append(c.Extensions, one)
+	}
+	return &Plan{Rule: d.rule, Certificate: c, Entry: d.row.Entry}, nil
+}
+
+const subjectKeyID = "2.5.29.14"
+
+// plan is what a revocation or a release would do.
+func (w *revocation) plan() (*Plan, error) {
+	return &Plan{Rule: w.rule, Changes: w.changes}, nil
+}
+
+// standIn gives a public key that nobody has the private key of, for a plan: making an RSA key takes
+// seconds of a core.
+func standIn(random io.Reader, kind cert.KeyType) (crypto.PublicKey, error) {
+	bits := map[cert.KeyType]int{cert.RSA2048: 2048, cert.RSA3072: 3072}[kind]
+	if bits == 0 {
+		key, err := cert.GenerateKey(random, kind)
+		if err != nil {
+			return nil, err
+		}
+		return key.Public(), nil
+	}
+	modulus := make([]byte, bits/8)
+	for {
+		if _, err := io.ReadFull(random, modulus); err != nil {
+			return nil, fmt.Errorf("drawing a modulus: %w", err)
+		}
+		modulus[0] |= 0x80
+		key := &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: 65537}
+		if profile.CheckKey(key) == nil { // one in some twelve
+			return key, nil
+		}
+	}
+}
