@@ -17,7 +17,7 @@ const expiringHelp = `Tell which live certificates end from now on within some d
 revoked between two pages neither repeat nor hide others. Only what a grant of yours covers is told.`
 
 type expiringParams struct {
-	WithinDays int    `json:"within_days,omitempty" help:"1 to 825; 0 is 30" flag:"within" arg:"DAYS"`
+	WithinDays int    `json:"within_days,omitempty" help:"what ends within so many days, 1 to 825; 0 is 30" flag:"within" arg:"DAYS"`
 	Purpose    string `json:"purpose,omitempty" help:"only for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
 	Limit      int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
 	After      string `json:"after,omitempty" help:"the next of the answer before, unchanged"`

@@ -15,8 +15,7 @@ import (
 
 func expiringCommand() *cobra.Command {
 	var s service
-	var within int
-	var purpose string
+	var wanted members
 	cmd := &cobra.Command{
 		Use:   "expiring (--dir DIR | --url URL)",
 		Short: "Show which certificates end soon",
@@ -28,17 +27,16 @@ name that ends later.`,
 		Args:              exactly(0, "takes no argument"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			params := map[string]any{"within_days": within, "limit": 1000}
-			if purpose != "" {
-				params["purpose"] = purpose
+			params := wanted.params()
+			params["limit"] = 1000
+			if params["within_days"] == nil {
+				params["within_days"] = 30
 			}
 			return s.expiring(cmd.Context(), cmd.OutOrStdout(), params)
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().IntVar(&within, "within", 30, "what ends within so many `DAYS`, 1 to 825")
-	purposeFlag(cmd, &purpose, "only for `PURPOSE`: user, server or caller; without it all that the caller has a grant for")
-	complete(cmd, "within")
+	wanted = memberFlags(cmd, "ca.expiring")
 	return cmd
 }
 

@@ -14,7 +14,7 @@ import (
 
 func findCommand() *cobra.Command {
 	var s service
-	wanted := make(map[string]*string)
+	var wanted members
 	cmd := &cobra.Command{
 		Use:   "find (--dir DIR | --url URL)",
 		Short: "Find certificates by what they say and by what became of them",
@@ -25,30 +25,13 @@ covers, in the order in which they were announced.`,
 		Args:              exactly(0, "takes no argument"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			params := map[string]any{"limit": 1000}
-			for name, value := range wanted {
-				if *value != "" {
-					params[name] = *value
-				}
-			}
+			params := wanted.params()
+			params["limit"] = 1000
 			return s.find(cmd.Context(), cmd.OutOrStdout(), params)
 		},
 	}
 	s.flags(cmd)
-	for _, f := range []struct{ member, flag, usage string }{
-		{"cn", "name", "common `NAME`, in any spelling of it"},
-		{"san", "san", "further `NAME`: host name, IP address or mail address"},
-		{"caller", "by", "asked for by the caller `NAME`"},
-		{"state", "state", "`STATE`: open, live, expired, revoked or abandoned"},
-		{"ends_from", "ends-from", "ends on `DAY` or later, YYYY-MM-DD, UTC"},
-		{"ends_to", "ends-to", "ends on `DAY` or before, YYYY-MM-DD, UTC"},
-	} {
-		wanted[f.member] = cmd.Flags().String(f.flag, "", f.usage)
-		complete(cmd, f.flag)
-	}
-	wanted["purpose"] = new(string)
-	purposeFlag(cmd, wanted["purpose"], "only for `PURPOSE`: user, server or caller")
-	complete(cmd, "state", "open", "live", "expired", "revoked", "abandoned")
+	wanted = memberFlags(cmd, "ca.find")
 	return cmd
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/rpc/client"
 )
 
@@ -22,12 +21,10 @@ import (
 type issueOptions struct {
 	service
 	method                     string
-	cn, purpose, requestID     string
-	serial                     string // of the certificate to renew
-	email, dns, ip             []string
-	csr, keyType               string
-	days                       int
+	members                    members
+	cn, requestID, csr         string
 	plan                       bool
+	email, dns, ip             []string
 	out, passwordFile, certOut string
 }
 
@@ -56,7 +53,6 @@ command to ask again.`,
 		},
 	}
 	o.flags(cmd)
-	purposeFlag(cmd, &o.purpose, "what the certificate is for, `PURPOSE`: user, server or caller")
 	f := cmd.Flags()
 	f.StringArrayVar(&o.email, "email", nil, "further name: mail address `ADDRESS`; can be repeated")
 	f.StringArrayVar(&o.dns, "dns", nil, "further name: host name `HOST`; can be repeated")
@@ -80,16 +76,13 @@ serial number, and with a new key. The old one stays as it is. Files and request
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
-			if o.cn, err = oneName(cmd, args, o.serial); err != nil {
+			if o.cn, err = oneName(cmd, args, o.members.text("serial")); err != nil {
 				return err
 			}
 			return o.run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	o.flags(cmd)
-	purposeFlag(cmd, &o.purpose, "for `PURPOSE`: user, server or caller; needed where NAME has certificates for several")
-	cmd.Flags().StringVar(&o.serial, "serial", "", "the certificate with the serial number `HEX`")
-	complete(cmd, "serial")
 	cmd.MarkFlagsMutuallyExclusive("serial", "purpose")
 	return cmd
 }
@@ -98,22 +91,10 @@ serial number, and with a new key. The old one stays as it is. Files and request
 func (o *issueOptions) flags(cmd *cobra.Command) {
 	o.service.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.csr, "csr", "", "`FILE` with a PKCS#10 request for a key of your own, PEM or DER; without it the CA makes the key")
-	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the key that the CA makes: P-256 (default), P-384, RSA-2048 or RSA-3072")
-	f.IntVar(&o.days, "days", 0, "validity in days `N`; 0 is the purpose's default")
-	f.StringVar(&o.requestID, "request-id", "", "`ID` of the call, 1 to 128 of A-Z a-z 0-9 . _ : -; without it one is made")
+	o.members = memberFlags(cmd, o.method)
 	f.StringVar(&o.out, "out", "", "new `FILE` for the PKCS#12, mode 0600; without it NAME.p12, or with --output json none")
 	f.StringVar(&o.passwordFile, "password-file", "", "new `FILE` for the password, mode 0400, instead of standard output")
 	f.StringVar(&o.certOut, "cert-out", "", "new `FILE` for the certificate and its chain, PEM; without it NAME.pem with --csr, or none")
-	f.BoolVar(&o.plan, "plan", false, "say what would happen; nothing is issued or written")
-	for _, name := range []string{"request-id", "days"} {
-		complete(cmd, name)
-	}
-	var kinds []cobra.Completion
-	for _, k := range cert.SubjectKeyTypes() {
-		kinds = append(kinds, string(k))
-	}
-	complete(cmd, "key-type", kinds...)
 	for _, name := range []string{"out", "password-file", "key-type"} {
 		cmd.MarkFlagsMutuallyExclusive("csr", name)
 	}
@@ -154,20 +135,17 @@ const maxCSR = 32 << 10 // the service takes bodies of 64 KiB
 
 // params makes the call's one parameter. Whether a name is one, the service decides.
 func (o *issueOptions) params() (map[string]any, error) {
-	if o.purpose == "" && o.method == "ca.issue" {
+	if o.members.text("purpose") == "" && o.method == "ca.issue" {
 		return nil, fmt.Errorf("%w: --purpose is needed: user, server or caller", errUsage)
 	}
-	if o.requestID == "" {
-		var err error
-		if o.requestID, err = newRequestID(); err != nil {
-			return nil, err
-		}
+	p := o.members.params()
+	var err error
+	if o.requestID, err = requestIDIn(p); err != nil {
+		return nil, err
 	}
-	p := map[string]any{"request_id": o.requestID}
-	for name, value := range map[string]string{"purpose": o.purpose, "cn": o.cn, "serial": o.serial} {
-		if value != "" {
-			p[name] = value
-		}
+	o.csr, o.plan = o.members.text("csr"), p["plan"] == true
+	if o.cn != "" {
+		p["cn"] = o.cn
 	}
 	sans := make(map[string]any)
 	for kind, names := range map[string][]string{"email": o.email, "dns": o.dns, "ip": o.ip} {
@@ -178,19 +156,16 @@ func (o *issueOptions) params() (map[string]any, error) {
 	if len(sans) > 0 {
 		p["sans"] = sans
 	}
-	if o.keyType != "" {
-		p["key_type"] = o.keyType
-	}
-	if o.days != 0 {
-		p["valid_days"] = o.days
-	}
-	if o.plan {
-		p["plan"] = true
-	}
 	if o.csr == "" {
 		return p, nil
 	}
-	file, err := os.Open(o.csr)
+	p["csr"], err = readCSR(o.csr)
+	return p, err
+}
+
+// readCSR gives a CSR as the call takes it.
+func readCSR(path string) (any, error) {
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --csr: %w", errUsage, err)
 	}
@@ -200,13 +175,11 @@ func (o *issueOptions) params() (map[string]any, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: --csr: %w", errUsage, err)
 	case len(text) == 0 || len(text) > maxCSR:
-		return nil, fmt.Errorf("%w: --csr: %s is no PKCS#10 request: want 1 to %d octets", errUsage, o.csr, maxCSR)
+		return nil, fmt.Errorf("%w: --csr: %s is no PKCS#10 request: want 1 to %d octets", errUsage, path, maxCSR)
 	case bytes.HasPrefix(bytes.TrimSpace(text), []byte("-----BEGIN")):
-		p["csr"] = string(text)
-	default:
-		p["csr"] = text // DER, which JSON carries as base64
+		return string(text), nil
 	}
-	return p, nil
+	return text, nil // DER, which JSON carries as base64
 }
 
 // issueFiles are the files of one call, nil where none is wanted.
@@ -342,13 +315,26 @@ func (o *issueOptions) printPlan(w io.Writer, answer client.Answer) error {
 	if o.output == "json" {
 		return writeJSON(w, answer)
 	}
-	var got issued
+	var got struct {
+		issued
+		LogIndex int `json:"log_index"`
+		Plan     struct {
+			Rule      string `json:"rule"`
+			KeyType   string `json:"key_type"`
+			Attribute string `json:"attribute"`
+		} `json:"plan"`
+	}
 	if err := json.Unmarshal(answer.Detail, &got); err != nil {
 		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
 	}
-	return printRows(w, answer.Msg, [][2]string{
-		{"issuer", got.Issuer}, {"not before", got.NotBefore.Format(time.RFC3339)}, {"not after", got.NotAfter.Format(time.RFC3339)},
-	})
+	rows := [][2]string{
+		{"rule", got.Plan.Rule}, {"issuer", got.Issuer}, {"key type", got.Plan.KeyType},
+		{"not before", got.NotBefore.Format(time.RFC3339)}, {"not after", got.NotAfter.Format(time.RFC3339)},
+	}
+	if got.Plan.Attribute != "" {
+		rows = append(rows, [2]string{"directory", got.Plan.Attribute + " of " + got.Directory.Entry})
+	}
+	return printRows(w, answer.Msg, append(rows, [2]string{"plan", fmt.Sprintf("--planned %d", got.LogIndex)}))
 }
 
 // without leaves members out of an object.

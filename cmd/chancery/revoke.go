@@ -6,21 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/rpc/client"
 )
 
 // revokeOptions is a command line of chancery revoke, or of one of its kin.
 type revokeOptions struct {
 	service
-	method                                 string
-	done                                   string // the member of the answer that names what was hit
-	cn, purpose, serial, reason, requestID string
-	max                                    int
-	plan                                   bool
+	method  string
+	done    string // the member of the answer that names what was hit
+	members members
+	cn      string
 }
 
 func revokeCommand() *cobra.Command {
@@ -38,8 +37,6 @@ again.`,
   chancery revoke --dir ca --serial 288a308008211dda38cfaa4873028613 --plan`,
 	}
 	o.flags(cmd)
-	o.selecting(cmd)
-	o.reasons(cmd, "unspecified")
 	return cmd
 }
 
@@ -57,7 +54,6 @@ revoked until chancery release. chancery revoke makes it final.
 		Example: "  chancery hold --dir ca bob --purpose user",
 	}
 	o.flags(cmd)
-	o.selecting(cmd)
 	return cmd
 }
 
@@ -72,7 +68,6 @@ are live again, and the next list leaves them out. No other revocation ends.
 		Example: "  chancery release --dir ca bob --purpose user",
 	}
 	o.flags(cmd)
-	o.selecting(cmd)
 	return cmd
 }
 
@@ -87,7 +82,6 @@ to 1000.
 		Example: "  chancery retire --dir ca bob",
 	}
 	o.flags(cmd)
-	o.reasons(cmd, "cessationOfOperation")
 	return cmd
 }
 
@@ -96,35 +90,16 @@ func (o *revokeOptions) flags(cmd *cobra.Command) {
 	cmd.Args, cmd.ValidArgsFunction = cobra.ArbitraryArgs, cobra.NoFileCompletions
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var err error
-		if o.cn, err = oneName(cmd, args, o.serial); err != nil {
+		if o.cn, err = oneName(cmd, args, o.members.text("serial")); err != nil {
 			return err
 		}
 		return o.run(cmd.Context(), cmd.OutOrStdout())
 	}
 	o.service.flags(cmd)
-	cmd.Flags().StringVar(&o.requestID, "request-id", "", "`ID` of the call, 1 to 128 of A-Z a-z 0-9 . _ : -; without it one is made")
-	cmd.Flags().BoolVar(&o.plan, "plan", false, "say what would happen; nothing is changed")
-	complete(cmd, "request-id")
-}
-
-// selecting adds how certificates are chosen besides by their name.
-func (o *revokeOptions) selecting(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&o.serial, "serial", "", "the certificate with the serial number `HEX`")
-	purposeFlag(cmd, &o.purpose, "only certificates for `PURPOSE`: user, server or caller; without it all that the caller has a grant for")
-	f.IntVar(&o.max, "max", 0, "refuse if this hits more than `N` certificates; 0 is 10, at most 1000")
-	complete(cmd, "serial")
-	complete(cmd, "max")
-	cmd.MarkFlagsMutuallyExclusive("serial", "purpose")
-}
-
-func (o *revokeOptions) reasons(cmd *cobra.Command, otherwise string) {
-	cmd.Flags().StringVar(&o.reason, "reason", "", "`REASON` as RFC 5280 names it, for instance keyCompromise; without it "+otherwise)
-	var reasons []cobra.Completion
-	for _, r := range cert.Reasons() {
-		reasons = append(reasons, r.String())
+	o.members = memberFlags(cmd, o.method)
+	if o.members["serial"] != nil {
+		cmd.MarkFlagsMutuallyExclusive("serial", "purpose")
 	}
-	complete(cmd, "reason", reasons...)
 }
 
 // oneName gives the name in the arguments, which are one, or none if something else selects.
@@ -145,28 +120,18 @@ func oneName(cmd *cobra.Command, args []string, others ...string) (string, error
 }
 
 func (o *revokeOptions) run(ctx context.Context, w io.Writer) error {
-	if o.requestID == "" {
-		var err error
-		if o.requestID, err = newRequestID(); err != nil {
-			return err
-		}
+	params := o.members.params()
+	requestID, err := requestIDIn(params)
+	if err != nil {
+		return err
 	}
-	params := map[string]any{"request_id": o.requestID}
-	for name, value := range map[string]string{"cn": o.cn, "serial": o.serial, "purpose": o.purpose, "reason": o.reason} {
-		if value != "" {
-			params[name] = value
-		}
-	}
-	if o.max != 0 {
-		params["max"] = o.max
-	}
-	if o.plan {
-		params["plan"] = true
+	if o.cn != "" {
+		params["cn"] = o.cn
 	}
 	if err := o.open(); err != nil {
 		return err
 	}
-	answer, err := o.ask(ctx, o.method, params, sameCommand(o.requestID))
+	answer, err := o.ask(ctx, o.method, params, sameCommand(requestID))
 	if err != nil {
 		return errors.Join(printRefusal(w, answer, o.output), err)
 	}
@@ -194,7 +159,9 @@ func (l listState) String() string {
 
 func (o *revokeOptions) print(w io.Writer, answer client.Answer) error {
 	var done struct {
+		Code      string      `json:"code"`
 		RequestID string      `json:"request_id"`
+		LogIndex  int         `json:"log_index"`
 		CRL       []listState `json:"crl"`
 	}
 	var members map[string]json.RawMessage
@@ -216,6 +183,9 @@ func (o *revokeOptions) print(w io.Writer, answer client.Answer) error {
 	}
 	for _, l := range done.CRL {
 		rows = append(rows, [2]string{"list", l.String()})
+	}
+	if strings.HasPrefix(done.Code, "plan.") {
+		return printRows(w, answer.Msg, append(rows, [2]string{"plan", fmt.Sprintf("--planned %d", done.LogIndex)}))
 	}
 	return printRows(w, answer.Msg, append(rows, [2]string{"request id", done.RequestID}))
 }

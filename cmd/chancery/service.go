@@ -70,7 +70,7 @@ func (s *service) flags(cmd *cobra.Command) {
 // mean less than was meant: another request id, or every purpose.
 func givenEmpty(cmd *cobra.Command) (name string) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if f.Value.Type() == "string" && f.Value.String() == "" {
+		if f.Value.String() == "" {
 			name = f.Name
 		}
 	})
@@ -141,6 +141,15 @@ func newRequestID() (string, error) {
 		return "", fmt.Errorf("drawing a request id: %w", err)
 	}
 	return "cli-" + hex.EncodeToString(b[:]), nil
+}
+
+// requestIDIn gives the request id of a call; without one it makes one.
+func requestIDIn(params map[string]any) (id string, err error) {
+	if params["request_id"] == nil {
+		params["request_id"], err = newRequestID()
+	}
+	id, _ = params["request_id"].(string)
+	return id, err
 }
 
 const (

@@ -16,7 +16,7 @@ import (
 
 func statusCommand() *cobra.Command {
 	var s service
-	var cn, serial, requestID string
+	var wanted members
 	cmd := &cobra.Command{
 		Use:   "status (--dir DIR | --url URL) (NAME | --serial HEX | --request-id ID)",
 		Short: "Show what the service knows of certificates",
@@ -27,24 +27,19 @@ earlier call: whether it is live, and whether the directory and the list in git 
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var err error
-			if cn, err = oneName(cmd, args, serial, requestID); err != nil {
+			cn, err := oneName(cmd, args, wanted.text("serial"), wanted.text("request_id"))
+			if err != nil {
 				return err
 			}
-			params := make(map[string]any)
-			for name, value := range map[string]string{"cn": cn, "serial": serial, "request_id": requestID} {
-				if value != "" {
-					params[name] = value
-				}
+			params := wanted.params()
+			if cn != "" {
+				params["cn"] = cn
 			}
 			return s.status(cmd.Context(), cmd.OutOrStdout(), params)
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().StringVar(&serial, "serial", "", "the certificate with the serial number `HEX`")
-	cmd.Flags().StringVar(&requestID, "request-id", "", "the certificate of the caller's own call with this `ID`")
-	complete(cmd, "serial")
-	complete(cmd, "request-id")
+	wanted = memberFlags(cmd, "ca.status")
 	return cmd
 }
 
@@ -114,7 +109,8 @@ func (c certificateStatus) revocation() string {
 
 func chainCommand() *cobra.Command {
 	var s service
-	var purpose, out string
+	var out string
+	var wanted members
 	cmd := &cobra.Command{
 		Use:   "chain (--dir DIR | --url URL)",
 		Short: "Get the CA certificates that certificates chain to",
@@ -124,22 +120,18 @@ CA first and the root last, as PEM.`,
 		Args:              exactly(0, "takes no argument"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.chain(cmd.Context(), cmd.OutOrStdout(), purpose, out)
+			return s.chain(cmd.Context(), cmd.OutOrStdout(), wanted.params(), out)
 		},
 	}
 	s.flags(cmd)
-	purposeFlag(cmd, &purpose, "only for `PURPOSE`: user, server or caller; without it all that the caller has a grant for")
+	wanted = memberFlags(cmd, "ca.chain")
 	cmd.Flags().StringVar(&out, "out", "", "new `FILE` for the PEM, instead of standard output")
 	return cmd
 }
 
-func (s *service) chain(ctx context.Context, w io.Writer, purpose, out string) error {
+func (s *service) chain(ctx context.Context, w io.Writer, params map[string]any, out string) error {
 	if err := s.open(); err != nil {
 		return err
-	}
-	params := make(map[string]any)
-	if purpose != "" {
-		params["purpose"] = purpose
 	}
 	var file *newFile
 	if out != "" {
