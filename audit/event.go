@@ -22,7 +22,6 @@ type LogOpened struct {
 	LogKey      string `json:"log_key"`      // verifier key of the checkpoints (signed-note format)
 	RecoveryKey string `json:"recovery_key"` // verifier key of the offline recovery key
 	Room        string `json:"room"`         // identity of the key room
-	DeliveryKey string `json:"delivery_key"` // X25519 public key that subjects' secrets are sealed to, hex
 }
 
 // RootNamed names the root certificate.
@@ -59,9 +58,8 @@ type ServiceStarted struct {
 
 // RestoredFrom is the backup that an installation came out of.
 type RestoredFrom struct {
-	Made        time.Time `json:"made"`
-	Size        int64     `json:"size"`         // leaves of the log in it
-	DeliveryKey string    `json:"delivery_key"` // X25519 public key that secrets are sealed to from here on, hex
+	Made time.Time `json:"made"`
+	Size int64     `json:"size"` // leaves of the log in it
 }
 
 // ConfigReloaded is written before another configuration takes effect. Both hashes are equal if only files
@@ -133,7 +131,7 @@ type IssueIntent struct {
 	Deadline     time.Time    `json:"deadline"` // the room does not sign after it
 	SPKISHA256   string       `json:"spki_sha256"`
 	TBSSHA256    string       `json:"tbs_sha256"`
-	SealedSHA256 string       `json:"sealed_sha256,omitempty"` // of the subject's secrets, sealed to the delivery key
+	SealedSHA256 string       `json:"sealed_sha256,omitempty"` // of the subject's secrets, sealed to a delivery key
 	Entry        string       `json:"entry,omitempty"`         // the directory entry it will be published to
 	Renews       cert.Serial  `json:"renews,omitempty"`        // the certificate whose names it has
 }

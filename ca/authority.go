@@ -106,8 +106,6 @@ type Authority struct {
 	rand      io.Reader
 	lint      *linter
 	room      string
-	delivery  string        // the key that secrets are sealed to
-	kept      time.Duration // how long they are, for retries
 	root      *x509.Certificate
 	issuers   map[cert.Purpose]*issuer
 	reserved  func() []string
@@ -149,7 +147,7 @@ func New(o Options) (*Authority, error) {
 	}
 	a := &Authority{
 		store: o.Store, signer: o.Signer, directory: o.Directory, rand: o.Rand, lint: lint,
-		room: hello.Room, delivery: hello.DeliveryKey, kept: time.Duration(hello.DeliveryHours) * time.Hour, root: root,
+		room: hello.Room, root: root,
 		issuers: make(map[cert.Purpose]*issuer),
 		flights: make(map[string]*flight), reserved: o.Reserved,
 		rsa: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),

@@ -129,7 +129,7 @@ func (w *world) ceremony() []audit.Event {
 	rootList, err := list.Parse(hello.RootCRL)
 	w.must(err)
 	events := []audit.Event{
-		&audit.LogOpened{Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey, Room: hello.Room, DeliveryKey: hello.DeliveryKey},
+		&audit.LogOpened{Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey, Room: hello.Room},
 		&audit.RootNamed{Subject: "root", Certificate: hello.Root},
 	}
 	for _, i := range hello.Issuers {
@@ -200,10 +200,16 @@ func (w *world) restart() {
 	w.disconnect()
 	w.stopRoom()
 	w.startRoom()
+	w.reopenStore()
+	w.connect()
+}
+
+// reopenStore opens the store that was closed.
+func (w *world) reopenStore() {
+	w.Helper()
 	var err error
 	w.store, err = store.Open(context.Background(), w.books(), w.clock.now)
 	w.must(err)
-	w.connect()
 }
 
 // withDirectory publishes users and servers from here on.

@@ -135,10 +135,7 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 		Caller: call.Who.Name, RequestID: call.RequestID, BodySHA256: call.BodySHA256,
 		NotBefore: notBefore, NotAfter: notAfter,
 		SPKISHA256: cert.SHA256(info), TBSSHA256: cert.SHA256(tbs),
-		CSR: d.csr, Entry: entry,
-	}
-	if a.kept > 0 {
-		d.row.Sealed = d.sealed
+		CSR: d.csr, Sealed: d.sealed, Entry: entry,
 	}
 	return d, nil
 }
@@ -199,7 +196,7 @@ func (a *Authority) subjectKey(ctx context.Context, d *draft, call Call, r Issue
 	if d.csr, err = profile.MakeCSR(a.rand, key, r.Name.Text); err != nil {
 		return nil, err
 	}
-	return key.Public(), a.seal(d, call, key)
+	return key.Public(), a.seal(ctx, d, call, key)
 }
 
 // makeKey makes a key. RSA keys wait for a place, so that one core is left for everything else.
@@ -215,9 +212,14 @@ func (a *Authority) makeKey(ctx context.Context, kind cert.KeyType) (crypto.Sign
 	return cert.GenerateKey(a.rand, kind)
 }
 
-func (a *Authority) seal(d *draft, call Call, key crypto.Signer) error {
+// seal draws the secrets, and seals them for a retry if the key room will open any.
+func (a *Authority) seal(ctx context.Context, d *draft, call Call, key crypto.Signer) error {
 	var err error
 	if d.secrets, err = newSecrets(a.rand, key); err != nil {
+		return err
+	}
+	to, err := a.signer.DeliveryKey(ctx, a.store.Now())
+	if err != nil || to == "" {
 		return err
 	}
 	text, err := d.secrets.marshal()
@@ -226,7 +228,7 @@ func (a *Authority) seal(d *draft, call Call, key crypto.Signer) error {
 	}
 	defer clear(text)
 	binding := signer.Binding{Caller: call.Who.Name, RequestID: call.RequestID, BodySHA256: call.BodySHA256}
-	if d.sealed, err = signer.Seal(a.delivery, binding, text); err != nil {
+	if d.sealed, err = signer.Seal(to, binding, text); err != nil {
 		return fmt.Errorf("sealing the subject's secrets: %w", err)
 	}
 	return nil

@@ -73,5 +73,6 @@ func (a *Authority) Recover(ctx context.Context, before time.Time) (int, error) 
 
 // ForgetSecrets deletes sealed secrets whose delivery time is over.
 func (a *Authority) ForgetSecrets(ctx context.Context) (int, error) {
-	return a.store.DropSealed(ctx, a.store.Now().Add(-a.kept))
+	kept := time.Duration(a.signer.Hello().DeliveryHours) * time.Hour
+	return a.store.DropSealed(ctx, a.store.Now().Add(-kept))
 }

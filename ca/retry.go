@@ -2,7 +2,9 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -81,14 +83,14 @@ func (a *Authority) earlier(ctx context.Context, call Call, method string) (stor
 // redeliver gives the answer to an issue again. The opening of the secrets is on the log before the key
 // room opens them.
 func (a *Authority) redeliver(ctx context.Context, call Call, c store.Certificate) (*Issued, error) {
-	if c.Sealed == nil {
-		code := "issued"
-		if made, err := a.madeByCA(ctx, c); err != nil {
-			return nil, err
-		} else if made {
-			code = "issued.secrets_gone"
-		}
-		return a.answerIssue(ctx, call, c, nil, code)
+	intent, err := a.intentOf(ctx, c)
+	switch {
+	case err != nil:
+		return nil, err
+	case intent.KeyMadeBy != "ca":
+		return a.answerIssue(ctx, call, c, nil, "issued")
+	case c.Sealed == nil || cert.SHA256(c.Sealed) != intent.SealedSHA256: // dropped, or damaged, which fsck tells
+		return a.answerIssue(ctx, call, c, nil, "issued.secrets_gone")
 	}
 	entry, err := a.store.Update(ctx, call.Who, func(*store.Tx) (audit.Event, error) {
 		return &audit.IssueRedelivered{
@@ -99,6 +101,10 @@ func (a *Authority) redeliver(ctx context.Context, call Call, c store.Certificat
 		return nil, fmt.Errorf("entering the redelivery: %w", err)
 	}
 	text, err := a.signer.Open(ctx, entry, c.Sealed)
+	var refusal *signer.Refusal
+	if errors.As(err, &refusal) && strings.HasPrefix(refusal.Code, "open.") {
+		return a.answerIssue(ctx, call, c, nil, "issued.secrets_gone") // asking again would not help
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the subject's secrets: %w", err)
 	}
@@ -110,22 +116,21 @@ func (a *Authority) redeliver(ctx context.Context, call Call, c store.Certificat
 	return a.answerIssue(ctx, call, c, s, "issued")
 }
 
-// madeByCA tells whether the CA made the key of a certificate, which only its intent says once the
-// sealed secrets are gone.
-func (a *Authority) madeByCA(ctx context.Context, c store.Certificate) (bool, error) {
+// intentOf reads the leaf that announced a certificate: only it says whether the CA made the key.
+func (a *Authority) intentOf(ctx context.Context, c store.Certificate) (*audit.IssueIntent, error) {
 	leaves, err := a.store.Leaves(ctx, c.Intent, c.Intent+1)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	leaf, err := audit.Decode(leaves[0])
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	intent, ok := leaf.Event.(*audit.IssueIntent)
 	if !ok {
-		return false, fmt.Errorf("leaf %d is not the intent of %s", c.Intent, c.Serial)
+		return nil, fmt.Errorf("leaf %d is not the intent of %s", c.Intent, c.Serial)
 	}
-	return intent.SealedSHA256 != "", nil
+	return intent, nil
 }
 
 func (a *Authority) certificate(ctx context.Context, serial cert.Serial) (store.Certificate, error) {

@@ -13,8 +13,8 @@ import (
 	"github.com/chancery-ca/chancery/ca/cert"
 )
 
-// secrets are what only the subject may have. They are sealed to the key room's delivery key before
-// the intent is durable, so that a retry gets the same answer and nothing else can open them.
+// secrets are what only the subject may have. They are sealed to the key room's delivery key of
+// the hour before the intent is durable, so that a retry gets the same answer and nothing else can open them.
 type secrets struct {
 	Key      []byte   `json:"key"` // PKCS#8
 	Password string   `json:"password"`

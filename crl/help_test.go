@@ -132,7 +132,7 @@ func (w *world) ceremony() []audit.Event {
 	rootList, err := list.Parse(hello.RootCRL)
 	w.must(err)
 	events := []audit.Event{
-		&audit.LogOpened{Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey, Room: hello.Room, DeliveryKey: hello.DeliveryKey},
+		&audit.LogOpened{Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey, Room: hello.Room},
 		&audit.RootNamed{Subject: "root", Certificate: hello.Root},
 	}
 	for _, i := range hello.Issuers {

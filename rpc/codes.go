@@ -50,7 +50,7 @@ func codeKinds() []codeKind {
 func answerCodes() []codeKind {
 	return []codeKind{
 		{"issued", isAnswer, "the certificate is there; `ca.renew` says so too"},
-		{"issued.secrets_gone", isAnswer, "the same to a retry after 24 hours, or the `delivery_hours` of the CA: without the key"},
+		{"issued.secrets_gone", isAnswer, "the same to a retry after 24 hours, or the `delivery_hours` of the CA, or when the key room has lost what opens it: without the key, for good"},
 		{"revoked", isAnswer, "the revocation is durable"},
 		{"held", isAnswer, "the hold is durable"},
 		{"released", isAnswer, "the end of the hold is durable"},

@@ -17,7 +17,7 @@ func neverReached() map[string]string {
 		checked   = "ca/name checks it before, and is stricter"
 		window    = "profile.Window makes no other"
 		own       = "the daemon asks with the leaf and the CSR that it entered itself, in batches that fit"
-		redeliver = "what goes wrong when an answer is given again is outcome.unknown"
+		redeliver = "the answer is then issued.secrets_gone"
 	)
 	return map[string]string{
 		"name.purpose":     "the purpose is read before the names",
@@ -44,6 +44,7 @@ func neverReached() map[string]string {
 		"keyroom.serial.revoked":    "the daemon enters no revocation of what is not signed",
 		"keyroom.serial.signed":     "no serial is announced twice",
 		"keyroom.open.caller":       redeliver,
+		"keyroom.open.gone":         redeliver,
 		"keyroom.open.late":         redeliver,
 		"keyroom.open.request":      redeliver,
 		"keyroom.open.sealed":       redeliver,

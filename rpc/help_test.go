@@ -127,7 +127,7 @@ func newWorldIn(t testing.TB, site string, change ...func(*Options)) *world {
 	hello := room.Hello()
 	room.Close()
 	w.store, err = store.Create(ctx, filepath.Join(w.dir, "books.db"), w.storeNow, operator, []audit.Event{
-		&audit.LogOpened{Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey, Room: hello.Room, DeliveryKey: hello.DeliveryKey},
+		&audit.LogOpened{Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey, Room: hello.Room},
 		&audit.RootNamed{Subject: "root", Certificate: hello.Root},
 	})
 	w.must(err)

@@ -156,7 +156,7 @@ type sources struct {
 }
 
 // sources lists what a backup holds, by name and not by what happens to lie in the folders: never the
-// delivery key, the key room's passphrase or an offline key.
+// delivery keys, the key room's passphrase or an offline key.
 func (b Backup) sources() (*sources, error) {
 	c := b.Config
 	roomConfig, room, err := loadRoomFiles(filepath.Dir(c.Path))
@@ -187,7 +187,7 @@ func (b Backup) sources() (*sources, error) {
 		needed = append(needed, string(i.ID)+".pem", string(i.ID)+".key")
 	}
 	s.folder("keyroom", room.State, append(needed, "journal"))
-	s.leftOut = append(s.leftOut, filepath.Join(room.State, "delivery.key"), room.PassphraseFile)
+	s.leftOut = append(s.leftOut, filepath.Join(room.Delivery, "delivery.keys"), room.PassphraseFile)
 	for _, path := range []string{room.PassphraseFile, c.KeyRoom} { // their folders have owners of their own
 		if name, inside := s.name(path); inside {
 			s.foldersOf(name)

@@ -63,7 +63,7 @@ func keyCodes() []findingKind {
 		{"key.server_chain", SeverityCritical, "the service's own certificate does not chain to trust/root.pem: no caller will believe it", "restore server.pem and trust/root.pem from a backup", false},
 		{"key.server_name", SeverityWarning, "the service's own certificate is not for the host that it listens at", "callers must use a name that it has; openssl x509 -in {subject} -noout -ext subjectAltName shows them", false},
 		{"key.git", SeverityCritical, "the key that signs commits is not the one in trust/allowed_signers, or cannot be read: hosts will refuse the lists", "restore git_signing.key and trust/allowed_signers, which belong together, from a backup", false},
-		{"key.room", SeverityCritical, "a file that the key room needs to start is not there", "put it back: a backup holds all but the passphrase and delivery.key, and chancery-keyroom restore --config {dir}/keyroom.json makes a new delivery.key", false},
+		{"key.room", SeverityCritical, "a file that the key room needs to start is not there", "put it back: a backup holds all but the passphrase", false},
 		{"key.log", SeverityCritical, "trust/log.pub is not the key of the log, or not that of the key room", fixOwner, true},
 		{"key.root", SeverityCritical, "trust/root.pem is not the root of the key room", fixOwner, true},
 		{"key.issuer", SeverityCritical, "the certificate of an issuing CA does not chain to trust/root.pem", fixOwner, true},

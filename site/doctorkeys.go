@@ -55,7 +55,7 @@ func (e *examination) roomNeeds() []string {
 	if !credential.Named(room.PassphraseFile) { // a credential is there while the unit runs
 		files = append(files, room.PassphraseFile)
 	}
-	for _, name := range []string{"journal", "log.key", "delivery.key"} {
+	for _, name := range []string{"journal", "log.key"} {
 		files = append(files, filepath.Join(room.State, name))
 	}
 	return files

@@ -325,7 +325,7 @@ func ceremonyEvents(hello signer.Hello) ([]audit.Event, error) {
 	events := []audit.Event{
 		&audit.LogOpened{
 			Origin: hello.Origin, LogKey: hello.LogKey, RecoveryKey: hello.RecoveryKey,
-			Room: hello.Room, DeliveryKey: hello.DeliveryKey,
+			Room: hello.Room,
 		},
 		&audit.RootNamed{Subject: root.Subject.String(), Certificate: hello.Root},
 	}

@@ -374,8 +374,6 @@ sed -i 's|secrets/keyroom.passphrase|run/kr/keyroom.passphrase|' keyroom.json`, 
 			run(t, "cp", "-a", safe+"/config.git", to)
 		case strings.HasPrefix(s.Command, "mkdir "):
 			run(t, "sh", "-c", s.Command)
-		case strings.HasPrefix(s.Command, "chancery-keyroom restore"):
-			run(t, "sh", "-c", bin(t)+"/"+s.Command)
 		}
 	}
 	room(t, to)
@@ -463,7 +461,6 @@ func comeBack(t *testing.T, old, backup string, us age.Identity) {
 	run(t, "cp", "-a", filepath.Join(old, "secrets", "keyroom.passphrase"), filepath.Join(dir, "secrets"))
 	run(t, "cp", "-a", filepath.Join(old, "callers"), dir)
 	run(t, "cp", "-a", backup+".git", filepath.Join(dir, "config.git"))
-	run(t, filepath.Join(bin(t), "chancery-keyroom"), "restore", "--config", filepath.Join(dir, "keyroom.json"))
 	keyroom := room(t, dir)
 	if code, stdout, stderr := chancery(t, "recover", dir); code != 0 {
 		t.Fatalf("recover: exit code %d\n%s%s", code, stdout, stderr)

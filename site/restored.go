@@ -54,13 +54,13 @@ func (c Config) restored() (*Manifest, error) {
 }
 
 // noteStart says on the log that the service started and, the first time after a restore, out of which
-// backup and under which new delivery key.
+// backup.
 func (d Daemon) noteStart(ctx context.Context, p *parts, from *Manifest) error {
 	e := &audit.ServiceStarted{Build: d.Build, ConfigSHA256: d.Config.SHA256, Room: p.signer.RoomState()}
 	if from == nil {
 		return d.note(ctx, p, e)
 	}
-	e.Restored = &audit.RestoredFrom{Made: from.Made, Size: from.Log.Size, DeliveryKey: p.signer.Hello().DeliveryKey}
+	e.Restored = &audit.RestoredFrom{Made: from.Made, Size: from.Log.Size}
 	if err := d.note(ctx, p, e); err != nil {
 		return err
 	}
@@ -123,7 +123,6 @@ func Steps(dir string, m Manifest) ([]Step, error) {
 	}
 	keyroom := "chancery-keyroom --config " + ShellWord(roomConfig)
 	return append(steps,
-		Step{"make a new delivery key, as the user of the key room or as root", "chancery-keyroom restore --config " + ShellWord(roomConfig)},
 		Step{"start the key room", keyroom + " &"},
 		Step{"bring the store up to the key room", "chancery recover " + ShellWord(dir)},
 		Step{"start the daemon; it asks git first whether the backup is the newest there is", "chanceryd --config " + ShellWord(c.Path) + " &"},

@@ -17,6 +17,7 @@ const RoomConfigName = "keyroom.json"
 type roomFiles struct {
 	Socket         string `json:"socket"`
 	State          string `json:"state"`
+	Delivery       string `json:"delivery_folder"`
 	PassphraseFile string `json:"passphrase_file"` // or a credential
 	Issuers        []struct {
 		ID cert.Issuer `json:"id"`
@@ -34,7 +35,10 @@ func loadRoomFiles(dir string) (path string, r roomFiles, err error) {
 	} else if err = json.Unmarshal(text, &r); err != nil {
 		err = fmt.Errorf("%w: %s: %w", ErrConfig, path, err)
 	}
-	for _, p := range []*string{&r.Socket, &r.State, &r.PassphraseFile} {
+	if r.Delivery == "" {
+		r.Delivery = r.State
+	}
+	for _, p := range []*string{&r.Socket, &r.State, &r.Delivery, &r.PassphraseFile} {
 		if !filepath.IsAbs(*p) && !credential.Named(*p) {
 			*p = filepath.Join(dir, *p)
 		}

@@ -16,6 +16,7 @@ const (
 	daemonFolder = "/var/lib/chancery"
 	roomFolder   = "/var/lib/chancery-keyroom"
 	roomSocket   = "/run/chancery-keyroom/socket"
+	roomDelivery = "/run/chancery-keyroom/delivery" // in memory: no disk and no copy of one holds a delivery key
 )
 
 // System is the making of the installation of a machine, whose two processes run as two users. Init.Dir
@@ -134,7 +135,7 @@ func (s System) roomConfig(path string) ([]byte, error) {
 		return nil, fmt.Errorf("reading keyroom.json: %w", err)
 	}
 	for name, value := range map[string]any{
-		"socket": roomSocket, "state": roomFolder, "passphrase_file": roomFolder + "/passphrase", "allowed_uids": []int{s.Daemon.UID},
+		"socket": roomSocket, "state": roomFolder, "delivery_folder": roomDelivery, "passphrase_file": roomFolder + "/passphrase", "allowed_uids": []int{s.Daemon.UID},
 	} {
 		if members[name], err = json.Marshal(value); err != nil {
 			return nil, fmt.Errorf("writing keyroom.json: %w", err)

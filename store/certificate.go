@@ -46,7 +46,7 @@ type Certificate struct {
 	SPKISHA256 string // lower-case hex
 	TBSSHA256  string // lower-case hex
 	CSR        []byte // DER, kept so that recovery can ask the key room again
-	Sealed     []byte // the subject's secrets, sealed to the delivery key; nil if there are none, or no more
+	Sealed     []byte // the subject's secrets, sealed to a delivery key; nil if there are none, or no more
 	DER        []byte // nil unless live or revoked
 	Entry      string // the directory entry that the intent names
 

@@ -106,7 +106,7 @@ func TestHostileTextDoesNotReachTheTerminal(t *testing.T) {
 	hostileRoom := audit.RoomState{Room: hostile, Journal: hostile}
 	for _, e := range []audit.Event{
 		&audit.RootNamed{Subject: hostile}, &audit.IssuerNamed{Issuer: hostile, Room: hostile, Subject: hostile, Purposes: []cert.Purpose{hostile}},
-		&audit.RootListNamed{Number: hostile}, &audit.ServiceStarted{Build: hostile, ConfigSHA256: hostile, Room: hostileRoom, Restored: &audit.RestoredFrom{DeliveryKey: hostile}}, &audit.ServiceStopped{}, &audit.ConfigReloaded{From: hostile, To: hostile},
+		&audit.RootListNamed{Number: hostile}, &audit.ServiceStarted{Build: hostile, ConfigSHA256: hostile, Room: hostileRoom, Restored: &audit.RestoredFrom{Size: 1}}, &audit.ServiceStopped{}, &audit.ConfigReloaded{From: hostile, To: hostile},
 		&audit.LogRecovered{Room: hostileRoom}, &audit.RequestRefused{Method: hostile, RequestID: hostile, Purpose: hostile, CN: hostile, Code: hostile, Reason: hostile},
 		&audit.RequestPlanned{Method: hostile, Code: hostile, Effect: hostile}, &audit.StrangersTurnedAway{Cause: hostile},
 		&audit.IssueIntent{RequestID: hostile, Issuer: hostile, Serial: hostile, Purpose: hostile, CN: hostile, Entry: hostile},

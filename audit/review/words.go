@@ -167,8 +167,8 @@ func directory(e *audit.DirectoryPublished) string {
 
 func started(e *audit.ServiceStarted) string {
 	if r := e.Restored; r != nil {
-		return fmt.Sprintf("build %s, restored from a backup of %d leaves made at %s, delivery key %s",
-			word(e.Build), r.Size, r.Made.Format(time.RFC3339), word(r.DeliveryKey))
+		return fmt.Sprintf("build %s, restored from a backup of %d leaves made at %s",
+			word(e.Build), r.Size, r.Made.Format(time.RFC3339))
 	}
 	return "build " + word(e.Build)
 }

@@ -99,8 +99,8 @@ func (r *Room) checkEvent(index int64, event audit.Event) *signer.Refusal {
 		if index != 0 || e.Origin != r.config.Origin || e.Room != r.config.Room {
 			return refuse("log.other", "leaf %d opens the log %q of room %q", index, e.Origin, e.Room)
 		}
-		if e.LogKey != r.logVKey || e.RecoveryKey != r.config.RecoveryKey || e.DeliveryKey != r.deliveryKey() {
-			return refuse("log.other", "the first leaf names a log, recovery or delivery key that is not this room's")
+		if e.LogKey != r.logVKey || e.RecoveryKey != r.config.RecoveryKey {
+			return refuse("log.other", "the first leaf names a log or recovery key that is not this room's")
 		}
 		return nil
 	}

@@ -355,12 +355,29 @@ func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 		// The room bounded notBefore when it signed, so this time is not the daemon's to choose.
 		return nil, refuse("open.late", "the secrets of leaf %d are handed out for %d hours only", again.Intent, hours)
 	}
-	binding := signer.Binding{Caller: first.Actor.Name, RequestID: intent.RequestID, BodySHA256: intent.BodySHA256}
-	secrets, err := signer.Unseal(w.room.delivery, binding, sealed)
+	secrets, err := w.unseal(first.Actor.Name, intent, sealed)
 	if err != nil {
-		return nil, refuse("open.sealed", "the secrets do not open under the delivery key")
+		return nil, err
 	}
 	w.effects = append(w.effects, effect{kind: didOpen, index: index, serial: intent.Serial})
+	return secrets, nil
+}
+
+// unseal opens what was sealed for a caller with an intent.
+func (w *work) unseal(caller string, intent *audit.IssueIntent, sealed []byte) ([]byte, error) {
+	to, _ := signer.SealedTo(sealed)
+	key, err := w.room.delivery.private(to, w.room.now())
+	if err != nil {
+		return nil, err
+	}
+	if key == nil {
+		return nil, refuse("open.gone", "the delivery key %x of serial %s is destroyed", to, intent.Serial)
+	}
+	binding := signer.Binding{Caller: caller, RequestID: intent.RequestID, BodySHA256: intent.BodySHA256}
+	secrets, err := signer.Unseal(key, binding, sealed)
+	if err != nil {
+		return nil, refuse("open.sealed", "the secrets of serial %s do not open under their delivery key", intent.Serial)
+	}
 	return secrets, nil
 }
 

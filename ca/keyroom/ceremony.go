@@ -2,7 +2,6 @@ package keyroom
 
 import (
 	"crypto"
-	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/hex"
@@ -59,7 +58,7 @@ func (c Ceremony) Init() error {
 			return fmt.Errorf("making %s: %w (an installation is never overwritten)", dir, err)
 		}
 	}
-	for _, step := range []func() error{m.passphrases, m.logAndDelivery, m.rootAuthority, m.issuingAuthorities, m.firstRecord, m.config, m.syncFolders} {
+	for _, step := range []func() error{m.passphrases, m.logKeys, m.rootAuthority, m.issuingAuthorities, m.firstRecord, m.config, m.syncFolders} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -131,7 +130,7 @@ that it printed once. Move the folder to two offline media, keep the passphrase 
 here. The service needs none of it.
 `
 
-func (m *maker) logAndDelivery() error {
+func (m *maker) logKeys() error {
 	_, logKey, err := ed25519.GenerateKey(m.Rand)
 	if err != nil {
 		return fmt.Errorf("making the log key: %w", err)
@@ -153,14 +152,8 @@ func (m *maker) logAndDelivery() error {
 	if err := m.writeKey("offline/recovery.key", recovery, m.OfflinePassphrase); err != nil {
 		return err
 	}
-	if _, m.recoveryKey, err = logSigner(m.origin+"/recovery", recovery); err != nil {
-		return err
-	}
-	delivery, err := ecdh.X25519().GenerateKey(m.Rand)
-	if err != nil {
-		return fmt.Errorf("making the delivery key: %w", err)
-	}
-	return m.writeKey("keyroom/delivery.key", delivery, m.passphrase)
+	_, m.recoveryKey, err = logSigner(m.origin+"/recovery", recovery)
+	return err
 }
 
 // rootAuthority makes the root and its CRL, number 1.

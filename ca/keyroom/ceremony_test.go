@@ -137,7 +137,7 @@ func TestConfig(t *testing.T) {
 
 // TestMissingState takes away or exchanges what a room needs. It does not open, and makes nothing anew.
 func TestMissingState(t *testing.T) {
-	for _, name := range []string{"log.key", "delivery.key", "root.pem", "root.crl.pem", "users.pem", "users.key"} {
+	for _, name := range []string{"log.key", "root.pem", "root.crl.pem", "users.pem", "users.key"} {
 		h := &hall{T: t, dir: install(t, noon), clock: &clock{t: noon}, logged: new(lockedBuffer)}
 		var err error
 		if h.config, err = LoadConfig(filepath.Join(h.dir, "keyroom.json")); err != nil {
@@ -154,7 +154,7 @@ func TestMissingState(t *testing.T) {
 			t.Errorf("%s was made anew", name)
 		}
 		other, err := os.ReadFile(filepath.Join(h.config.State, map[string]string{
-			"log.key": "delivery.key", "delivery.key": "log.key", "root.pem": "root.crl.pem", "root.crl.pem": "root.pem",
+			"log.key": "users.key", "root.pem": "root.crl.pem", "root.crl.pem": "root.pem",
 			"users.pem": "servers.pem", "users.key": "servers.key",
 		}[name]))
 		if err != nil {

@@ -20,13 +20,17 @@ func TestOpen(t *testing.T) {
 	seal := func(who audit.Actor, w *audit.IssueIntent) []byte {
 		t.Helper()
 		binding := signer.Binding{Caller: who.Name, RequestID: w.RequestID, BodySHA256: w.BodySHA256}
-		sealed, err := signer.Seal(h.room.Hello().DeliveryKey, binding, secrets)
+		sealed, err := signer.Seal(h.room.Hello().State.Delivery.Public, binding, secrets)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return sealed
 	}
 	var sealed []byte
+	spoil := func(w *audit.IssueIntent, change func([]byte) []byte) {
+		sealed = change(sealed)
+		w.SealedSHA256 = cert.SHA256(sealed)
+	}
 	intend := func(who audit.Actor, cn string, spoil func(*audit.IssueIntent)) (int64, *audit.IssueIntent) {
 		w := h.want(cn, nil, func(w *wanted) {
 			sealed = seal(who, w.IssueIntent)
@@ -49,6 +53,10 @@ func TestOpen(t *testing.T) {
 	movedSealed := sealed
 	foreign, foreignIntent := intend(alice, "dave", func(w *audit.IssueIntent) { w.Room = "room-other" })
 	foreignSealed := sealed
+	strange, strangeIntent := intend(alice, "frank", func(w *audit.IssueIntent) { spoil(w, func(b []byte) []byte { b[0] ^= 1; return b }) })
+	strangeSealed := sealed
+	short, shortIntent := intend(alice, "grace", func(w *audit.IssueIntent) { spoil(w, func(b []byte) []byte { return b[:4] }) })
+	shortSealed := sealed
 	unsigned, unsignedIntent := intend(alice, "erin", nil)
 	unsignedSealed := sealed
 	index, intent := intend(alice, "alice", nil)
@@ -94,6 +102,8 @@ func TestOpen(t *testing.T) {
 		{"another blob", "open.sealed", alice, again(index, intent), flipped},
 		{"somebody else's blob", "open.sealed", alice, again(index, intent), otherSealed},
 		{"no blob", "open.sealed", alice, again(index, intent), nil},
+		{"a blob to another key", "open.gone", alice, again(strange, strangeIntent), strangeSealed},
+		{"half a name of a key", "open.gone", alice, again(short, shortIntent), shortSealed},
 		{"another hash", "open.sealed", alice, edit(func(e *audit.IssueRedelivered) { e.SealedSHA256 = otherIntent.SealedSHA256 }), sealed},
 		{"bound to another body", "open.sealed", alice, again(moved, movedIntent), movedSealed},
 		{"a certificate that was not signed", "open.unsigned", alice, again(unsigned, unsignedIntent), unsignedSealed},
@@ -121,11 +131,14 @@ func TestOpen(t *testing.T) {
 	if r := open(alice, again(index, intent), sealed); r.Secrets != nil || r.Refused == nil || r.Refused.Code != "open.late" {
 		t.Errorf("the secrets open late: %+v", r)
 	}
-	for hours, code := range map[int]string{25: "", 0: "open.late"} {
-		h.config.DeliveryHours = &hours
+	for _, c := range []struct {
+		hours int
+		code  string
+	}{{25, ""}, {0, "open.late"}, {25, "open.gone"}} { // without hours there are no keys, and they do not come back
+		h.config.DeliveryHours = &c.hours
 		h.restart()
-		if r := open(alice, again(index, intent), sealed); code == "" && !bytes.Equal(r.Secrets, secrets) || code != "" && (r.Refused == nil || r.Refused.Code != code) {
-			t.Errorf("with %d hours: %+v", hours, r)
+		if r := open(alice, again(index, intent), sealed); c.code == "" && !bytes.Equal(r.Secrets, secrets) || c.code != "" && (r.Refused == nil || r.Refused.Code != c.code) {
+			t.Errorf("with %d hours: %+v", c.hours, r)
 		}
 	}
 }

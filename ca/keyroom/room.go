@@ -2,14 +2,12 @@ package keyroom
 
 import (
 	"crypto"
-	"crypto/ecdh"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"math/big"
 	"os"
@@ -40,7 +38,7 @@ type Room struct {
 
 	logKey   note.Signer
 	logVKey  string
-	delivery *ecdh.PrivateKey
+	delivery *delivery
 	root     []byte // DER
 	rootCRL  []byte // DER
 	issuers  map[cert.Issuer]*issuer
@@ -91,7 +89,8 @@ type Options struct {
 	Reading func(leaves int64)
 }
 
-// Open decrypts the keys and reads the journal. Whatever is missing is an error; nothing is made anew.
+// Open decrypts the keys and reads the journal. Whatever is missing is an error, and nothing is made anew but
+// delivery keys; nothing is written before the room serves.
 func Open(o Options) (*Room, error) {
 	r := newRoom(o)
 	passphrase, err := readPassphrase(o.Config.PassphraseFile)
@@ -133,6 +132,7 @@ func (r *Room) follow(path string) (err error) {
 
 // Close lets go of the journal.
 func (r *Room) Close() error {
+	r.delivery.close(r.now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.journal.close()
@@ -172,20 +172,6 @@ func (r *Room) loadKeys(passphrase []byte) error {
 		if r.issuers[c.ID], err = r.loadIssuer(c, passphrase); err != nil {
 			return fmt.Errorf("issuer %s: %w", c.ID, err)
 		}
-	}
-	return nil
-}
-
-func (r *Room) loadDelivery(passphrase []byte) error {
-	key, err := readKey(r.path("delivery.key"), passphrase)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w (no backup holds it: in a key room that came out of one, run chancery-keyroom restore)", err)
-	} else if err != nil {
-		return err
-	}
-	var ok bool
-	if r.delivery, ok = key.(*ecdh.PrivateKey); !ok {
-		return errors.New("the delivery key is not an X25519 key")
 	}
 	return nil
 }
@@ -236,8 +222,8 @@ func (r *Room) Hello() signer.Hello {
 	h := signer.Hello{
 		Version: signer.Version, Build: r.build, Room: r.config.Room, Origin: r.config.Origin,
 		LogKey: r.logVKey, RecoveryKey: r.config.RecoveryKey,
-		DeliveryKey: r.deliveryKey(), DeliveryHours: r.config.deliveryHours(),
-		Root: r.root, RootCRL: r.currentRootList(), State: r.state(),
+		DeliveryHours: r.config.deliveryHours(),
+		Root:          r.root, RootCRL: r.currentRootList(), State: r.state(),
 	}
 	for _, c := range r.config.Issuers {
 		h.Issuers = append(h.Issuers, signer.Issuer{
@@ -248,8 +234,6 @@ func (r *Room) Hello() signer.Hello {
 	return h
 }
 
-func (r *Room) deliveryKey() string { return hex.EncodeToString(r.delivery.PublicKey().Bytes()) }
-
 func (r *Room) state() signer.State {
 	root, chain := r.tree.Root(), r.journal.last()
 	s := signer.State{
@@ -257,6 +241,7 @@ func (r *Room) state() signer.State {
 		Sequence: int64(len(r.journal.records)), Journal: hex.EncodeToString(chain[:]),
 		Certificates: int64(len(r.signed)), Voided: int64(len(r.voided)), Lists: r.lists,
 		ListNumbers: make(map[cert.Issuer]string), Time: r.last,
+		Delivery: r.delivery.current(r.now()),
 	}
 	for id, i := range r.issuers {
 		s.ListNumbers[id] = i.number.String()

@@ -46,8 +46,12 @@ func (r *Room) Listen() (net.Listener, error) {
 // Serve answers connections until ctx ends, and then returns nil, or until the journal cannot be
 // written: then nothing more leaves the room and the process must end.
 func (r *Room) Serve(ctx context.Context, l net.Listener) error {
+	var keeper sync.WaitGroup
+	defer keeper.Wait()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	r.delivery.begin(r.now())
+	keeper.Go(func() { r.delivery.keepUp(ctx, r.now) })
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // the accept loop sees it
 	defer stop()
 	slots := make(chan struct{}, maxConns)

@@ -29,9 +29,10 @@ type Client struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	stopped chan struct{}
+	renewal renewal
 
 	mu    sync.Mutex
-	hello Hello // of the current connection
+	hello Hello // of the current connection; its state, and the delivery key in it, as last told
 }
 
 type pending struct {
@@ -45,7 +46,10 @@ type pending struct {
 // Dial connects to the room at a Unix socket and compares its place in the log with ours. It fails with
 // ErrUnreachable, ErrStoreBehind or ErrFork.
 func Dial(ctx context.Context, path string, log Log) (*Client, error) {
-	c := &Client{path: path, log: log, queue: make(chan *pending, MaxCalls), stopped: make(chan struct{})}
+	c := &Client{
+		path: path, log: log, queue: make(chan *pending, MaxCalls), stopped: make(chan struct{}),
+		renewal: renewal{turn: make(chan struct{}, 1)},
+	}
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -90,6 +94,7 @@ func (c *Client) look(ctx context.Context) (*line, Hello, error) {
 		l.close()
 		return nil, Hello{}, fmt.Errorf("the key room at %s: %w", c.path, err)
 	}
+	c.noteDelivery(hello.State.Delivery)
 	return l, hello, nil
 }
 

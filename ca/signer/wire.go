@@ -37,8 +37,7 @@ type Hello struct {
 	Origin        string   `json:"origin"`         // of the log it follows
 	LogKey        string   `json:"log_key"`        // verifier key of its checkpoints
 	RecoveryKey   string   `json:"recovery_key"`   // verifier key of the offline recovery key
-	DeliveryKey   string   `json:"delivery_key"`   // X25519 public key, hex
-	DeliveryHours int      `json:"delivery_hours"` // how long after an issue the room opens what is sealed to it; 0: never
+	DeliveryHours int      `json:"delivery_hours"` // how long after an issue the room opens its sealed secrets; 0: never
 	Root          []byte   `json:"root"`           // root certificate, DER
 	RootCRL       []byte   `json:"root_crl"`       // DER
 	Issuers       []Issuer `json:"issuers"`
@@ -66,6 +65,7 @@ type State struct {
 	Lists        int64                  `json:"lists"`
 	ListNumbers  map[cert.Issuer]string `json:"list_numbers"` // the last number signed, decimal
 	Time         time.Time              `json:"time"`         // of the last record
+	Delivery     DeliveryKey            `json:"delivery,omitzero"`
 }
 
 // Kind is what a call asks for.
@@ -87,7 +87,7 @@ type Call struct {
 	Kind   Kind   `json:"kind"`
 	Index  int64  `json:"index"`
 	CSR    []byte `json:"csr,omitempty"`    // DER
-	Sealed []byte `json:"sealed,omitempty"` // HPKE encapsulated key and ciphertext
+	Sealed []byte `json:"sealed,omitempty"` // by Seal
 }
 
 // ReadOnly in Batch.From brings no leaves and allows only Lookup and Leaves.
@@ -123,7 +123,8 @@ type Result struct {
 	Leaves  [][]byte `json:"leaves,omitempty"`
 }
 
-// Refusal is the room's no. Code is stable.
+// Refusal is the room's no. Code is stable. One that begins with "open." says that the room will never open
+// the sealed secrets that it was asked about.
 type Refusal struct {
 	Code   string `json:"code"`
 	Reason string `json:"reason"`

@@ -105,6 +105,13 @@ func TestSeal(t *testing.T) {
 	fails("another request", key, Binding{"provisioning", "r2", "ab"}, sealed)
 	fails("another body", key, Binding{"provisioning", "r1", "cd"}, sealed)
 	fails("texts put together in another way", key, Binding{"provisioningr1", "", "ab"}, sealed)
+	if to, ok := SealedTo(sealed); !ok || to != KeyIDOf(key.PublicKey()) {
+		t.Errorf("it names %x", to)
+	}
+	renamed, name := bytes.Clone(sealed), KeyIDOf(other.PublicKey())
+	copy(renamed, name[:])
+	fails("the name of another key", key, b, renamed)
+	fails("the name of another key, under that", other, b, renamed)
 	for i := range sealed {
 		bad := bytes.Clone(sealed)
 		bad[i] ^= 0x10

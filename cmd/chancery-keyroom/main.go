@@ -4,7 +4,6 @@
 //	chancery-keyroom --config keyroom.json          serve
 //	chancery-keyroom check --config FILE            tell what is wrong with the configuration
 //	chancery-keyroom confirm-clock --config FILE    let expired entries leave lists again after a clock step
-//	chancery-keyroom restore --config FILE          make a key room that came out of a backup fit to serve
 //	chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation
 //	chancery-keyroom root-crl --offline DIR         sign the root's next CRL, where the root key is
 //	chancery-keyroom install-root-crl --config FILE --crl FILE
@@ -65,8 +64,6 @@ func run(args []string, out io.Writer) error {
 		return check(args, out)
 	case "confirm-clock":
 		return confirmClock(args)
-	case "restore":
-		return restore(args, out)
 	case "init":
 		return initialise(args, out)
 	case "root-crl":
@@ -77,7 +74,7 @@ func run(args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, version)
 		return err
 	}
-	return fmt.Errorf("%w: there is no command %q; the commands are init, check, restore, root-crl, install-root-crl, confirm-clock and version, and without one it serves", errUsage, command)
+	return fmt.Errorf("%w: there is no command %q; the commands are init, check, root-crl, install-root-crl, confirm-clock and version, and without one it serves", errUsage, command)
 }
 
 func parse(fs *flag.FlagSet, args []string) error {
@@ -98,7 +95,6 @@ const usage = `The key room of a Chancery installation: the only process that ho
   chancery-keyroom --config FILE                  serve on the Unix socket that FILE names
   chancery-keyroom confirm-clock --config FILE    after a clock step, let entries of expired certificates leave lists
   chancery-keyroom check --config FILE            tell what is wrong with FILE, and with the keys that it names
-  chancery-keyroom restore --config FILE          in a key room that came out of a backup, make a new delivery key
   chancery-keyroom init --dir DIR --org NAME      make the keys of a new installation; chancery init runs it
   chancery-keyroom root-crl --offline DIR         sign the root's next CRL; chancery root-crl sign runs it
   chancery-keyroom install-root-crl --config FILE --crl FILE    take that CRL; chancery root-crl install runs it
@@ -246,18 +242,6 @@ func check(args []string, out io.Writer) error {
 		problems = append(problems, keyroom.Problem{File: *path, Reason: err.Error()})
 	}
 	return errors.Join(json.NewEncoder(out).Encode(problems), err)
-}
-
-func restore(args []string, out io.Writer) error {
-	o, err := options("restore", args)
-	if err != nil {
-		return err
-	}
-	if err := keyroom.Restore(o); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(out, "every key opens and the journal is whole; made a new delivery key; start the key room")
-	return err
 }
 
 // repeated is a flag that may be given more than once.

@@ -34,7 +34,7 @@ meanwhile. The file is a tar stream under age, which the age command opens too:
   age -d -i IDENTITY OUT | tar t
 
 In it: store, log, configuration, the daemon's keys, the key room's journal and its keys, encrypted as they
-are. Not in it: the passphrase of the key room, its delivery key, the offline keys, callers' keys and the git
+are. Not in it: the passphrase of the key room, its delivery keys, the offline keys, callers' keys and the git
 repository. Keep the passphrase in another place than the backups. docs/BACKUP.md tells more.
 
 The exit code is 0 only if the whole backup is durable under its name.`,
