@@ -142,11 +142,11 @@ func (d *delivery) private(id signer.KeyID, now time.Time) (*ecdh.PrivateKey, er
 	return nil, nil
 }
 
-// begin brings the file to what the memory is, whatever a room that was killed has left.
+// begin brings the file to what the memory is, whatever another room has left.
 func (d *delivery) begin(now time.Time) {
 	d.file.clean(d.log)
 	d.mu.Lock()
-	d.unsaved = true
+	d.unsaved = d.unsaved || len(d.keys) == 0
 	d.mu.Unlock()
 	d.keep(now)
 }
