@@ -160,7 +160,8 @@ func steps(t *testing.T) map[string][]string {
 const atOnce = 4
 
 // TestPowerCuts kills one process of an installation at every durable step of its life, before and after
-// it: each commit of the store, each record of the key room's journal, each change of its delivery keys, each move of the branch in git.
+// it: each commit of the store, each record of the key room's journal, each change of its delivery keys, each
+// move of the branch in git.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
 	begun := time.Now()

@@ -69,6 +69,10 @@ func newOffice() (*office, error) {
 	if out, err := exec.Command("cp", "-a", from+"/.", o.dir).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("copying the installation: %w\n%s", err, out)
 	}
+	// The key room makes it anew as it starts: one durable step more.
+	if err := os.Remove(filepath.Join(o.dir, "keyroom", "delivery.keys")); err != nil {
+		return nil, err
+	}
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err

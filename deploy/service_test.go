@@ -105,8 +105,17 @@ run/chancery-keyroom chancery-keyroom:chancery 2750
 
 	// The package goes and comes again: what it ran stops, nothing that cannot be had again is touched.
 	m.run(t, "dpkg --no-triggers -i /payload/chancery_*.deb && systemctl is-active chanceryd chancery-keyroom") // an upgrade
-	m.issue(t, "alice")
-	m.run(t, "dpkg --no-triggers -r chancery && ! pgrep -x 'chanceryd|chancery-keyroo' && ! test -e /lib/systemd/system/chanceryd.service")
+	alice := m.issue(t, "alice")
+	m.keysInMemory(t)
+	m.run(t, "systemctl restart chancery-keyroom && systemctl restart chanceryd")
+	if again := m.issue(t, "alice"); again.Detail["password"] != alice.Detail["password"] || alice.Detail["password"] == nil {
+		t.Errorf("after a restart of the key room a retry gets %v", again.Detail["code"])
+	}
+	m.run(t, "systemctl stop chancery-keyroom; rm /run/chancery-keyroom/delivery/*; systemctl start chancery-keyroom; systemctl restart chanceryd") // as a reboot does
+	if again := m.issue(t, "alice"); again.Detail["code"] != "issued.secrets_gone" || again.Detail["serial"] != alice.Detail["serial"] {
+		t.Errorf("after a reboot a retry gets %v", again.Detail["code"])
+	}
+	m.run(t, "dpkg --no-triggers -r chancery && ! test -e /run/chancery-keyroom/delivery && ! pgrep -x 'chanceryd|chancery-keyroo' && ! test -e /lib/systemd/system/chanceryd.service")
 	const sums = "find /etc/chancery /var/lib/chancery /var/lib/chancery-keyroom -type f | sort | xargs sha256sum"
 	before := m.run(t, sums)
 	if out := m.run(t, "dpkg --no-triggers --purge chancery"); !strings.Contains(out, "/var/lib/chancery-keyroom is kept") {
@@ -116,6 +125,19 @@ run/chancery-keyroom chancery-keyroom:chancery 2750
 		t.Errorf("purge changed what is kept:\n%s\n%s", before, after)
 	}
 	m.run(t, "dpkg --no-triggers -i /payload/chancery_*.deb && systemctl start chanceryd && chancery fsck /etc/chancery")
+}
+
+// keysInMemory: the delivery keys are the key room's alone, on no disk, and nowhere else.
+func (m *machine) keysInMemory(t *testing.T) {
+	t.Helper()
+	const folder = "/run/chancery-keyroom/delivery"
+	if got, want := m.run(t, "stat -c '%U %a' "+folder+" "+folder+"/delivery.keys; stat -fc %T "+folder), "chancery-keyroom 2700\nchancery-keyroom 600\ntmpfs\n"; got != want {
+		t.Errorf("the delivery keys are\n%swant\n%s", got, want)
+	}
+	if found := m.run(t, "find /var /etc /root -name 'delivery*' -path '*chancery*'"); found != "" {
+		t.Errorf("delivery keys are also in %s", found)
+	}
+	m.refuses(t, "setpriv --reuid chancery --regid chancery --clear-groups ls "+folder, "Permission denied")
 }
 
 // TestTwoUsers: the installation issues and revokes, what root checks is clean, and neither user gets at
