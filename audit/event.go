@@ -182,10 +182,12 @@ type Revocation struct {
 	Reason cert.Reason `json:"reason"`
 }
 
-// RevokeDone revokes certificates. Pending lists open intents that will be revoked as they complete.
+// RevokeDone revokes certificates. Pending lists open intents that will be revoked as they complete. Method is
+// the caller's: ca.revoke, ca.hold or ca.retire.
 type RevokeDone struct {
 	RequestID  string        `json:"request_id"`
 	BodySHA256 string        `json:"body_sha256"`
+	Method     string        `json:"method,omitempty"`
 	Rule       string        `json:"rule"`
 	Reason     cert.Reason   `json:"reason"`
 	Revoked    []Revocation  `json:"revoked,omitempty"`

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"errors"
 	"time"
 
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -16,6 +17,7 @@ type IssueRequest struct {
 	CSR       []byte       // DER; empty: the CA makes the key
 	KeyType   cert.KeyType // of the key that the CA makes; empty: P-256
 	ValidDays int          // 0: the purpose's default
+	MaxDays   int          // that the grant allows: without ValidDays it is no longer; 0: any
 	Renews    cert.Serial  // the certificate whose names these are; empty if it is none
 }
 
@@ -27,9 +29,16 @@ type RenewRequest struct {
 	CSR       []byte
 	KeyType   cert.KeyType
 	ValidDays int
-	// May decides whether the caller may renew this certificate and names the grant, or refuses.
-	May func(c store.Certificate) (rule string, err error)
+	// May decides whether the caller may renew this certificate, and names the grant and its MaxDays, or refuses.
+	May func(c store.Certificate) (rule string, maxDays int, err error)
 }
+
+// What a refusal of May can say of a certificate. Any other is told of a name, and of a serial number only that
+// there is no such certificate.
+var (
+	ErrOthers = errors.New("the certificate is another caller's")                // it is as if it were not there
+	ErrBound  = errors.New("the certificate is, and what is asked of it is not") // within the grant
+)
 
 // Issued is the answer to an issue.
 type Issued struct {
@@ -62,12 +71,14 @@ type Publication struct {
 // RevokeRequest selects certificates by Serial, or by the names in Names: a common name as the
 // purposes that it may belong to spell it. A release has no Reason.
 type RevokeRequest struct {
+	Method string // as the caller called it
 	Serial cert.Serial
 	Names  map[cert.Purpose]name.Name
 	Reason cert.Reason
 	Max    int // how many certificates may be hit; 0: 10
-	// May decides whether the caller may do that to this certificate and names the grant, or refuses.
-	May func(c store.Certificate) (rule string, err error)
+	// May decides whether the caller may do that to this certificate and names the grant, or refuses; once more
+	// when it is known how many certificates the call hits, which is 0 before.
+	May func(c store.Certificate, hits int) (rule string, err error)
 }
 
 // Revoked is the answer to a revoke or a release.

@@ -83,6 +83,16 @@ type Call struct {
 	BodySHA256 string // of the decoded request without its id, lower-case hex
 	Plan       bool   // say what would happen and change nothing
 	Decision   string // of an earlier Plan, "" for none: refuse if it would be another now
+	// Spend is asked before anything is changed by some grants, and may refuse. giveBack is called if nothing was
+	// changed after all. It may be nil.
+	Spend func(rules ...string) (giveBack func(), err error)
+}
+
+func (c Call) spend(rules ...string) (giveBack func(), err error) {
+	if c.Spend == nil {
+		return func() {}, nil
+	}
+	return c.Spend(rules...)
 }
 
 // The bounded waits of a call for the world. What is not there by then is owed, and the answer says so.

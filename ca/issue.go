@@ -57,15 +57,21 @@ type draft struct {
 
 // issue does what no earlier request has done.
 func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
-	d, err := a.draft(ctx, call, r)
+	giveBack, err := call.spend(call.Rule)
 	if err != nil {
 		return nil, err
 	}
-	if err := call.asPlanned(d.plan); err != nil {
+	d, err := a.draft(ctx, call, r)
+	if err == nil {
+		err = call.asPlanned(d.plan)
+	}
+	if err != nil {
+		giveBack()
 		return nil, err
 	}
 	entry, err := a.reserve(ctx, call, d)
 	if err != nil {
+		giveBack()
 		return nil, err
 	}
 	// From here the serial is spent, whether or not the key room answers, and the caller's patience
@@ -140,16 +146,24 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	return d, nil
 }
 
-// window gives the validity within the limits of the purpose, the issuer and the key room.
+// window gives the validity within the limits of the purpose, the issuer and the key room. Who asks for none gets
+// the purpose's, cut to the others and to the grant's.
 func (i *issuer) window(r IssueRequest, now time.Time) (notBefore, notAfter time.Time, err error) {
-	days := r.ValidDays
-	if days == 0 && profile.DefaultValidity(r.Purpose) > time.Duration(i.maxDays)*24*time.Hour {
-		days = i.maxDays
+	if r.ValidDays > i.maxDays {
+		return notBefore, notAfter, refuse("validity.days", "%d days; want at most %d, which is what the key room signs for this issuer", r.ValidDays, i.maxDays)
 	}
-	if days > i.maxDays {
-		return notBefore, notAfter, refuse("validity.days", "%d days; want at most %d, which is what the key room signs for this issuer", days, i.maxDays)
+	notBefore, notAfter, err = profile.Window(i.cert, r.Purpose, r.ValidDays, now)
+	if err != nil || r.ValidDays != 0 {
+		return notBefore, notAfter, err
 	}
-	return profile.Window(i.cert, r.Purpose, days, now)
+	most := i.maxDays
+	if r.MaxDays > 0 {
+		most = min(most, r.MaxDays)
+	}
+	if cut := notBefore.Add(time.Duration(most)*24*time.Hour - time.Second); cut.Before(notAfter) {
+		notAfter = cut
+	}
+	return notBefore, notAfter, nil
 }
 
 // findEntry asks the directory. That it is down stops nobody: the debt is paid when it is back.

@@ -116,7 +116,7 @@ func TestRevokeSerialOfAnother(t *testing.T) {
 	w := newWorld(t)
 	issued := w.issue("one", "Alice")
 	no := errors.New("rule 7 does not cover it")
-	deny := func(store.Certificate) (string, error) { return "", no }
+	deny := func(store.Certificate, int) (string, error) { return "", no }
 	for _, plan := range []bool{false, true} {
 		c := call("r", "x")
 		c.Plan = plan

@@ -108,7 +108,7 @@ const subjectKeyID = "2.5.29.14"
 
 // plan is what a revocation or a release would do.
 func (w *revocation) plan() (*Plan, error) {
-	return &Plan{Rule: w.rule, Changes: w.changes}, nil
+	return &Plan{Rule: w.rule(), Changes: w.changes}, nil
 }
 
 // standIn gives a public key that nobody has the private key of, for a plan: making an RSA key takes

@@ -29,12 +29,14 @@ func (a *Authority) Renew(ctx context.Context, call Call, r RenewRequest) (*Issu
 	if err != nil {
 		return nil, err
 	}
-	if call.Rule, err = r.May(old); err != nil {
+	rule, maxDays, err := r.May(old)
+	if err != nil {
 		return nil, err
 	}
+	call.Rule = rule
 	return a.Issue(ctx, call, IssueRequest{
 		Purpose: old.Purpose, Name: name.Name{Text: old.CN, Key: old.Key}, SANs: old.SANs, Renews: old.Serial,
-		CSR: r.CSR, KeyType: r.KeyType, ValidDays: r.ValidDays,
+		CSR: r.CSR, KeyType: r.KeyType, ValidDays: r.ValidDays, MaxDays: maxDays,
 	})
 }
 
@@ -47,12 +49,12 @@ func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Cert
 	var newest store.Certificate
 	var why error
 	for _, c := range candidates {
-		_, denied := r.May(c)
+		_, _, denied := r.May(c)
 		switch {
-		case denied != nil && r.Serial != "":
+		case unseen(denied, r.Serial != ""):
 			none := noCertificate()
 			none.Record = denied.Error()
-			return store.Certificate{}, none
+			why = cmp.Or(why, error(none))
 		case denied != nil:
 			why = denied
 		case c.State == store.StateRevoked:

@@ -14,7 +14,7 @@ import (
 
 func (w *world) renew(id string, r RenewRequest) (*Issued, error) {
 	if r.May == nil {
-		r.May = anyone
+		r.May = func(store.Certificate) (string, int, error) { return "rule", 0, nil }
 	}
 	return w.authority.Renew(context.Background(), call(id, fmt.Sprint("renew", r.Serial, r.Names)), r)
 }
@@ -93,7 +93,7 @@ func TestRenewRefuses(t *testing.T) {
 	_, err = w.authority.Issue(context.Background(), call("three", "alice"), w.request(cert.Caller, "alice"))
 	w.must(err)
 	from := w.head()
-	denied := func(store.Certificate) (string, error) { return "", refuse("policy.denied", "no") }
+	denied := func(store.Certificate) (string, int, error) { return "", 0, refuse("policy.denied", "no") }
 	for name, c := range map[string]struct {
 		r    RenewRequest
 		want string

@@ -1,10 +1,12 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -62,10 +64,15 @@ func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *r
 		answer.Plan, err = w.plan()
 		return answer, err
 	}
+	giveBack, err := call.spend(w.rules...)
+	if err != nil {
+		return nil, err
+	}
 	entry, err := a.store.Update(ctx, call.Who, w.change)
 	if errors.Is(err, store.ErrBroken) {
 		return nil, unknown(err)
 	} else if err != nil {
+		giveBack()
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx) // what is durable is answered, however long the caller stays
@@ -84,7 +91,7 @@ type revocation struct {
 	own       func(who audit.Actor, p cert.Purpose, cn string, sans cert.SANs) error
 	call      Call
 	request   RevokeRequest
-	rule      string
+	rules     []string // that allow it, each once
 	hit       []RevokedCertificate
 	changes   []PlannedChange // of each that is hit
 	issuers   []cert.Issuer
@@ -124,7 +131,7 @@ func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
 
 func (w *revocation) revoke(tx *store.Tx, selected []store.Certificate) (audit.Event, error) {
 	done := &audit.RevokeDone{
-		RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule,
+		RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Method: w.request.Method, Rule: w.rule(),
 		Reason: w.request.Reason, Revoked: []audit.Revocation{},
 	}
 	for _, c := range selected {
@@ -142,7 +149,7 @@ func (w *revocation) revoke(tx *store.Tx, selected []store.Certificate) (audit.E
 }
 
 func (w *revocation) release(tx *store.Tx, selected []store.Certificate) (audit.Event, error) {
-	done := &audit.ReleaseDone{RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule}
+	done := &audit.ReleaseDone{RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule()}
 	for _, c := range selected {
 		released, err := tx.Release(c.Serial)
 		if err != nil {
@@ -155,7 +162,7 @@ func (w *revocation) release(tx *store.Tx, selected []store.Certificate) (audit.
 
 // selection gives the certificates that the request means and may hit, or the refusal.
 func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate, error) {
-	w.hit, w.changes, w.issuers = nil, nil, nil
+	w.hit, w.changes, w.issuers, w.rules = nil, nil, nil, nil
 	candidates, err := candidates(find, w.request.Serial, w.request.Names, w.states)
 	if err != nil {
 		return nil, err
@@ -163,12 +170,13 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 	var selected []store.Certificate
 	var why *Refusal
 	for _, c := range candidates {
-		rule, err := w.request.May(c)
-		if err != nil && w.request.Serial != "" {
+		_, err := w.request.May(c, 0)
+		if unseen(err, w.request.Serial != "") {
 			// That there is such a certificate is not told to somebody who may not see it.
 			none := w.nothing()
 			none.Record = err.Error()
-			return nil, none
+			why = cmp.Or(why, none)
+			continue
 		}
 		if err != nil {
 			return nil, err
@@ -176,13 +184,12 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 		if err := w.own(w.call.Who, c.Purpose, c.CN, c.SANs); err != nil {
 			return nil, err
 		}
-		w.rule = rule
 		if refusal := w.past(c, now); refusal != nil {
 			why = refusal
 			continue
 		}
 		selected = append(selected, c)
-		w.add(c, rule)
+		w.add(c)
 	}
 	most := w.request.Max
 	if most == 0 {
@@ -192,11 +199,37 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 	case len(selected) > most:
 		return nil, refuse("revoke.too_many", "this would hit %d certificates and max is %d; name one by its serial, or give a higher max", len(selected), most)
 	case len(selected) > 0:
+		if err := w.allow(selected); err != nil {
+			return nil, err
+		}
 		return selected, w.call.asPlanned(w.plan)
 	case why != nil:
 		return nil, why
 	}
 	return nil, w.nothing()
+}
+
+// allow asks once more, now that it is known how many certificates are hit.
+func (w *revocation) allow(selected []store.Certificate) error {
+	for _, c := range selected {
+		rule, err := w.request.May(c, len(selected))
+		if err != nil {
+			return err
+		}
+		w.changes = append(w.changes, w.changeOf(c, rule))
+		if !slices.Contains(w.rules, rule) {
+			w.rules = append(w.rules, rule)
+		}
+	}
+	return nil
+}
+
+// rule is what the log names.
+func (w *revocation) rule() string { return strings.Join(w.rules, " ") }
+
+// unseen tells whether a refusal of May means that the caller is told of no such certificate.
+func unseen(denied error, bySerial bool) bool {
+	return denied != nil && (errors.Is(denied, ErrOthers) || bySerial && !errors.Is(denied, ErrBound))
 }
 
 // nothing is the refusal where nothing was selected, or nothing that the caller may see.
@@ -211,9 +244,8 @@ func noCertificate() *Refusal {
 	return refuse("certificate.unknown", "no certificate matches; ca.status tells what there is")
 }
 
-func (w *revocation) add(c store.Certificate, rule string) {
+func (w *revocation) add(c store.Certificate) {
 	w.hit = append(w.hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: c.State == store.StateOpen})
-	w.changes = append(w.changes, w.changeOf(c, rule))
 	if c.State == store.StateOpen {
 		return
 	}

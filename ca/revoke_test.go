@@ -19,7 +19,7 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-func anyone(store.Certificate) (string, error) { return "rule", nil }
+func anyone(store.Certificate, int) (string, error) { return "rule", nil }
 
 // revokeBy revokes as the caller under an id, without waiting for a list that nobody publishes here.
 func (w *world) revokeBy(id string, r RevokeRequest) (*Revoked, error) {
@@ -195,7 +195,7 @@ func TestRevokeByName(t *testing.T) {
 		t.Error(r)
 	}
 	no := errors.New("no grant")
-	_, err = w.revokeBy("some", RevokeRequest{Names: both, May: func(c store.Certificate) (string, error) {
+	_, err = w.revokeBy("some", RevokeRequest{Names: both, May: func(c store.Certificate, _ int) (string, error) {
 		if c.Serial == serials[2] {
 			return "", no
 		}

@@ -71,6 +71,7 @@ func answerCodes() []codeKind {
 func callCodes() []codeKind {
 	return []codeKind{
 		{"policy.denied", isRefusal, "no grant allows all of it; `msg` names the one that comes closest"},
+		{"policy.rate", isNow, "the grant that allows it allows no more calls within this hour"},
 		{"selection", isRefusal, "not exactly one of `serial`, `cn`, `request_id`; or, to renew, a name of several purposes"},
 		{"purpose.unknown", isRefusal, "`purpose` is none, or one that this CA has no issuer for"},
 		{"reason.unknown", isRefusal, "`reason` is not one of RFC 5280 section 5.3.1"},

@@ -36,13 +36,26 @@ type Caller struct {
 // must. A server's IP addresses must be in one of Networks. Whether ca.revoke, ca.status and ca.expiring
 // concern a certificate is decided by its purpose and common name alone, for a server by Domains too, so that
 // what was issued under another grant can still be revoked.
+//
+// The bounds that follow Networks are each no bound where they are zero, and wrong where no method of the grant
+// has what they bound.
 type Grant struct {
 	Methods  []string       `yaml:"methods"` // of ca.*; the system methods need no grant
 	Purposes []cert.Purpose `yaml:"purposes"`
-	Names    []string       `yaml:"names"`    // "*" is every name; needed for any method but ca.chain
+	Names    []string       `yaml:"names"`    // "*" is every name, "{caller}" the caller's own; needed for any method but ca.chain
 	Domains  []string       `yaml:"domains"`  // none: any host name that Names allow, and no mail address
 	Networks []string       `yaml:"networks"` // as 192.0.2.0/24; none: no IP address
+
+	KeyTypes []cert.KeyType `yaml:"key_types"` // of ca.issue and ca.renew: what the certificate's key may be
+	MaxDays  int            `yaml:"max_days"`  // of the same: the longest validity; who asks for none gets no longer one
+	Reasons  []string       `yaml:"reasons"`   // of ca.revoke and ca.retire, by their names in RFC 5280
+	Max      int            `yaml:"max"`       // certificates that one call may revoke, hold or release
+	PerHour  int            `yaml:"per_hour"`  // calls that change something; as many at once
+	Own      bool           `yaml:"own"`       // only certificates that the caller itself asked for
 }
+
+// ownName in a grant's Names stands for the name of its caller. No name has such characters.
+const ownName = "{caller}"
 
 // DefaultPerSecond is the rate of a caller for whom none is configured.
 const DefaultPerSecond = 100
@@ -63,6 +76,7 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 type caller struct {
 	name   string
 	grants []grant
+	now    func() time.Time
 	limit  *rate.Limiter
 	// refusals are entered one by one as long as it allows, and after that as one count a code and minute: a
 	// caller that repeats a mistake for days must not fill the disk.
@@ -76,16 +90,19 @@ const (
 )
 
 type grant struct {
+	conf     Grant
+	holder   string // the caller
 	rule     string
 	methods  []string
 	purposes []cert.Purpose
 	names    []string
 	domains  []string
 	networks []netip.Prefix
+	hourly   *hourly // nil: no bound
 }
 
 // newCallers checks the configuration. granted are the methods that a grant can allow.
-func newCallers(c Config, granted []string) (map[string]*caller, error) {
+func newCallers(c Config, granted []string, now func() time.Time) (map[string]*caller, error) {
 	callers := make(map[string]*caller)
 	var wrong []error
 	for i, conf := range c.Callers {
@@ -98,7 +115,7 @@ func newCallers(c Config, granted []string) (map[string]*caller, error) {
 		} else if callers[conf.Name] != nil {
 			bad(fmt.Errorf("%s is there twice", conf.Name))
 		}
-		one, errs := newCaller(conf, granted)
+		one, errs := newCaller(conf, granted, now)
 		for _, err := range errs {
 			wrong = append(wrong, &ConfigError{key + "." + err.Key, fmt.Errorf("caller %s: %w", conf.Name, err)})
 		}
@@ -108,7 +125,7 @@ func newCallers(c Config, granted []string) (map[string]*caller, error) {
 }
 
 // newCaller gives the keys of what is wrong relative to the caller.
-func newCaller(conf Caller, granted []string) (c *caller, wrong []*ConfigError) {
+func newCaller(conf Caller, granted []string, now func() time.Time) (c *caller, wrong []*ConfigError) {
 	perSecond := conf.PerSecond
 	if perSecond == 0 {
 		perSecond = DefaultPerSecond
@@ -117,11 +134,11 @@ func newCaller(conf Caller, granted []string) (c *caller, wrong []*ConfigError) 
 		wrong = append(wrong, &ConfigError{"per_second", fmt.Errorf("per_second %v: want a rate up to 1000000", conf.PerSecond)})
 		perSecond = DefaultPerSecond
 	}
-	c = &caller{name: conf.Name, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond))),
+	c = &caller{name: conf.Name, now: now, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond))),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce)}
 	for i, g := range conf.Grants {
 		key := fmt.Sprintf("grants[%d]", i)
-		one, err := newGrant(g, granted)
+		one, err := newGrant(conf.Name, g, granted)
 		one.rule = fmt.Sprintf("%s/%d", conf.Name, i+1)
 		if err != nil {
 			wrong = append(wrong, &ConfigError{key + "." + err.Key, fmt.Errorf("%s: %w", key, err)})
@@ -137,55 +154,83 @@ func newCaller(conf Caller, granted []string) (c *caller, wrong []*ConfigError) 
 }
 
 // newGrant gives the key of what is wrong relative to the grant.
-func newGrant(conf Grant, granted []string) (grant, *ConfigError) {
-	g := grant{methods: conf.Methods, purposes: conf.Purposes, names: conf.Names, domains: conf.Domains}
-	bad := func(key, format string, args ...any) (grant, *ConfigError) {
-		return g, &ConfigError{key, fmt.Errorf(format, args...)}
+func newGrant(holder string, conf Grant, granted []string) (grant, *ConfigError) {
+	g := grant{conf: conf, holder: holder, methods: conf.Methods, purposes: conf.Purposes, names: slices.Clone(conf.Names), domains: conf.Domains}
+	for i, n := range g.names {
+		if n == ownName {
+			g.names[i] = holder
+		}
 	}
+	if conf.PerHour > 0 {
+		g.hourly = &hourly{most: float64(conf.PerHour), left: float64(conf.PerHour)}
+	}
+	for _, check := range []func() *ConfigError{
+		func() *ConfigError { return g.checkCalls(granted) }, g.checkNames, g.takeNetworks, conf.checkBounds,
+	} {
+		if err := check(); err != nil {
+			return g, err
+		}
+	}
+	return g, nil
+}
+
+func wrongAt(key, format string, args ...any) *ConfigError {
+	return &ConfigError{key, fmt.Errorf(format, args...)}
+}
+
+func (g *grant) checkCalls(granted []string) *ConfigError {
 	const empty = "methods and purposes are needed: a grant without them allows nothing"
-	if len(conf.Methods) == 0 {
-		return bad("methods", empty)
+	if len(g.methods) == 0 {
+		return wrongAt("methods", empty)
 	}
-	if len(conf.Purposes) == 0 {
-		return bad("purposes", empty)
+	if len(g.purposes) == 0 {
+		return wrongAt("purposes", empty)
 	}
-	named := false
-	for i, m := range conf.Methods {
+	for i, m := range g.methods {
 		if !slices.Contains(granted, m) {
-			return bad(fmt.Sprintf("methods[%d]", i), "method %.60q: want some of %v", m, granted)
+			return wrongAt(fmt.Sprintf("methods[%d]", i), "method %.60q: want some of %v", m, granted)
 		}
-		named = named || m != chainMethod
 	}
-	for i, p := range conf.Purposes {
+	for i, p := range g.purposes {
 		if _, err := cert.ParsePurpose(string(p)); err != nil {
-			return bad(fmt.Sprintf("purposes[%d]", i), "%w", err)
+			return wrongAt(fmt.Sprintf("purposes[%d]", i), "%w", err)
 		}
 	}
-	if named && len(conf.Names) == 0 {
-		return bad("names", `names are needed: "*" allows every name`)
+	return nil
+}
+
+func (g *grant) checkNames() *ConfigError {
+	named := slices.ContainsFunc(g.methods, func(m string) bool { return m != chainMethod })
+	if named && len(g.names) == 0 {
+		return wrongAt("names", `names are needed: "*" allows every name`)
 	}
-	if i := slices.Index(conf.Names, ""); i >= 0 {
-		return bad(fmt.Sprintf("names[%d]", i), "names: an empty pattern matches nothing")
-	}
-	for i, pattern := range conf.Names {
-		if !slices.ContainsFunc(conf.Purposes, func(p cert.Purpose) bool { return name.Matchable(p, pattern) }) {
-			return bad(fmt.Sprintf("names[%d]", i), "names: %.60q matches no name that a certificate of the purposes %v can have", pattern, conf.Purposes)
+	for i, pattern := range g.names {
+		key, written := fmt.Sprintf("names[%d]", i), g.conf.Names[i]
+		if pattern == "" {
+			return wrongAt(key, "names: an empty pattern matches nothing")
+		}
+		if !slices.ContainsFunc(g.purposes, func(p cert.Purpose) bool { return name.Matchable(p, pattern) }) {
+			return wrongAt(key, "names: %.60q matches no name that a certificate of the purposes %v can have", written, g.purposes)
 		}
 	}
-	for i, d := range conf.Domains {
+	for i, d := range g.domains {
 		key := fmt.Sprintf("domains[%d]", i)
 		if n, err := name.Canonical(cert.Server, d); err != nil {
-			return bad(key, "domains: %w", err)
+			return wrongAt(key, "domains: %w", err)
 		} else if n.Text != d {
-			return bad(key, "domains: want %q as %q", d, n.Text)
+			return wrongAt(key, "domains: want %q as %q", d, n.Text)
 		}
 	}
-	for i, n := range conf.Networks {
+	return nil
+}
+
+func (g *grant) takeNetworks() *ConfigError {
+	for i, n := range g.conf.Networks {
 		prefix, err := netip.ParsePrefix(n)
 		if err != nil || prefix != prefix.Masked() {
-			return bad(fmt.Sprintf("networks[%d]", i), "networks: %.60q: want a network such as 192.0.2.0/24", n)
+			return wrongAt(fmt.Sprintf("networks[%d]", i), "networks: %.60q: want a network such as 192.0.2.0/24", n)
 		}
 		g.networks = append(g.networks, prefix)
 	}
-	return g, nil
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -40,7 +41,7 @@ func TestConfigRefused(t *testing.T) {
 			t.Errorf("%s: %v", c.what, err)
 			continue
 		}
-		_, err := newCallers(conf, methods())
+		_, err := newCallers(conf, methods(), time.Now)
 		var at *ConfigError
 		if !errors.As(err, &at) || !strings.Contains(at.Key+": "+err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", c.what, err, c.says)
@@ -103,7 +104,7 @@ callers:
 	if err != nil {
 		t.Fatal(err)
 	}
-	callers, err := newCallers(conf, methods())
+	callers, err := newCallers(conf, methods(), time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,11 @@ callers:
 				t.Fatal(err)
 			}
 		}
-		rule, err := callers[c.caller].allow(wish{c.method, c.purpose, n, c.sans})
+		rule := ""
+		g, err := callers[c.caller].allow(wish{method: c.method, purpose: c.purpose, name: n, sans: c.sans})
+		if err == nil {
+			rule = g.rule
+		}
 		if err != nil && (rule != "" || explain(err).code != "policy.denied") {
 			t.Errorf("%s %q: %q and %v", c.method, c.cn, rule, err)
 		}

@@ -10,7 +10,7 @@ import (
 
 // coveredBy gives the rules that leave a grant nothing to allow; none if it may matter. A call has one method and
 // one purpose, so each pair can be covered by another rule.
-func (g grant) coveredBy(earlier []grant) (rules []string) {
+func (g *grant) coveredBy(earlier []grant) (rules []string) {
 	for _, method := range g.methods {
 		for _, purpose := range g.purposes {
 			i := slices.IndexFunc(earlier, func(e grant) bool { return e.covers(g, method, purpose) })
@@ -26,14 +26,14 @@ func (g grant) coveredBy(earlier []grant) (rules []string) {
 }
 
 // covers tells whether a grant certainly allows every call of a method and purpose that another allows.
-func (g grant) covers(other grant, method string, purpose cert.Purpose) bool {
+func (g *grant) covers(other *grant, method string, purpose cert.Purpose) bool {
 	if !slices.Contains(g.methods, method) || !slices.Contains(g.purposes, purpose) {
 		return false
 	}
 	if method == chainMethod {
 		return true
 	}
-	if !every(other.names, g.names, name.Covers) {
+	if !g.boundsCover(other, method) || !every(other.names, g.names, name.Covers) {
 		return false
 	}
 	within := every(other.domains, g.domains, func(domain, in string) bool { return name.InDomain(in, domain) })

@@ -42,7 +42,7 @@ func TestEveryCode(t *testing.T) {
 	t.Run("all", func(t *testing.T) {
 		for what, provoke := range map[string]func(*testing.T, *sync.Map){
 			"as asked": refusedAsAsked, "books": refusedByBooks, "revoked": refusedAsRevoked, "time": refusedByTime, "secrets": secretsGone, "directory": refusedByDirectory,
-			"constraint": refusedByConstraint, "lint": refusedByLint, "limits": refusedByLimits, "setup": refusedBySetup,
+			"constraint": refusedByConstraint, "lint": refusedByLint, "limits": refusedByLimits, "rate": refusedByRate, "setup": refusedBySetup,
 			"clock": refusedByClock, "others": refusedByOthers, "trouble": refusedInTrouble, "old copy": refusedAsOldCopy,
 		} {
 			t.Run(what, func(t *testing.T) {
@@ -87,7 +87,9 @@ func (a asking) tell(method string, params object) map[string]any {
 	a.must(a.client.Call(context.Background(), method, params, &got))
 	d := detail(a, got)
 	code, _ := d["code"].(string)
-	a.seen.Store(code, true)
+	if a.seen != nil {
+		a.seen.Store(code, true)
+	}
 	kind := kindOf(code)
 	_, recorded := d["log_index"]
 	if got.OK != (kind == isAnswer) || got.Msg == "" || !got.OK && recorded != (kind == isRefusal || kind == isNow) {
@@ -363,6 +365,17 @@ func refusedByLimits(t *testing.T, seen *sync.Map) {
 	}
 	r.open(nil)
 	r.again(mail)
+}
+
+func refusedByRate(t *testing.T, seen *sync.Map) {
+	conf := testConfig()
+	conf.Callers[0].Grants[0].PerHour = 1
+	a := newWorld(t, func(o *Options) { o.Config = conf }).asking(seen)
+	a.ask("ca.issue", user("alice"), "issued")
+	bob := user("bob", "request_id", "one")
+	a.ask("ca.issue", bob, "policy.rate")
+	a.offset.Store(int64(time.Hour))
+	a.again(bob)
 }
 
 func refusedBySetup(t *testing.T, seen *sync.Map) {

@@ -43,12 +43,19 @@ func invalid(path, format string, args ...any) error {
 }
 
 // refusal is a clear no of this package.
-type refusal struct{ code, reason string }
+type refusal struct {
+	code, reason string
+	stops        int // how far the closest grant went along, if that is why
+}
 
 func (r *refusal) Error() string { return r.code + ": " + r.reason }
 
-func refuse(code, format string, args ...any) error {
-	return &refusal{code, fmt.Sprintf(format, args...)}
+func (r *refusal) Is(target error) bool {
+	return target == ca.ErrOthers && r.stops == otherOwner || target == ca.ErrBound && r.stops > otherSAN
+}
+
+func refuse(code, format string, args ...any) *refusal {
+	return &refusal{code: code, reason: fmt.Sprintf(format, args...)}
 }
 
 // no is an error as it goes on the wire with ok=false.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/ca/profile"
 	"github.com/chancery-ca/chancery/store"
 )
 
@@ -79,14 +81,19 @@ func (s *Server) issue(ctx context.Context, rq *request, p issueParams) (msg str
 	if err != nil {
 		return "", d, err
 	}
-	rule, err := rq.caller.allow(wish{issueMethod, r.Purpose, r.Name, r.SANs})
+	w := wish{method: issueMethod, purpose: r.Purpose, name: r.Name, sans: r.SANs, days: p.ValidDays}
+	if _, err := rq.caller.allow(w); err != nil {
+		return "", d, err // whatever its key is
+	}
+	if w.keyType, r.KeyType, err = readKeyType(p.KeyType, p.CSR); err != nil {
+		return "", d, err
+	}
+	g, err := rq.caller.allow(w)
 	if err != nil {
 		return "", d, err
 	}
-	if r.KeyType, err = readKeyType(p.KeyType, p.CSR); err != nil {
-		return "", d, err
-	}
-	issued, err := s.authority.Issue(ctx, rq.asCall(rule), r)
+	r.MaxDays = g.conf.MaxDays
+	issued, err := s.authority.Issue(ctx, rq.asCall(g.rule), r)
 	if err != nil {
 		return "", d, err
 	}
@@ -110,18 +117,29 @@ func (p issueParams) request() (r ca.IssueRequest, err error) {
 	return r, nil
 }
 
-func readKeyType(text string, brought csr) (cert.KeyType, error) {
-	if text == "" {
-		return "", nil
-	}
+// readKeyType gives the kind of key that a certificate will have, and which one the CA is to make.
+func readKeyType(text string, brought csr) (will, asked cert.KeyType, err error) {
 	if len(brought) > 0 {
-		return "", refuse("key.type", "the CSR brings its key; leave key_type out")
+		if text != "" {
+			return "", "", refuse("key.type", "the CSR brings its key; leave key_type out")
+		}
+		// Its signature is checked once, where the certificate is drafted.
+		request, err := x509.ParseCertificateRequest(brought)
+		if err == nil {
+			will, err = cert.KeyTypeOf(request.PublicKey)
+		}
+		if err != nil {
+			_, err = profile.CheckCSR(brought)
+		}
+		return will, "", err
 	}
-	kind, err := cert.ParseKeyType(text)
-	if err != nil {
-		return "", refuse("key.type", "%v", err)
+	if text == "" {
+		return cert.SubjectKeyTypes()[0], "", nil
 	}
-	return kind, nil
+	if asked, err = cert.ParseKeyType(text); err != nil {
+		return "", "", refuse("key.type", "%v", err)
+	}
+	return asked, asked, nil
 }
 
 const renewMethod = "ca.renew"
@@ -149,17 +167,21 @@ func (s *Server) renew(ctx context.Context, rq *request, p renewParams) (msg str
 	if err != nil {
 		return "", d, err
 	}
-	kind, err := readKeyType(p.KeyType, p.CSR)
+	kind, asked, err := readKeyType(p.KeyType, p.CSR)
 	if err != nil {
 		return "", d, err
 	}
 	issued, err := s.authority.Renew(ctx, rq.asCall(""), ca.RenewRequest{
-		Serial: chosen.serial, Names: chosen.names, CSR: p.CSR, KeyType: kind, ValidDays: p.ValidDays,
+		Serial: chosen.serial, Names: chosen.names, CSR: p.CSR, KeyType: asked, ValidDays: p.ValidDays,
 		// All of its names count, as if they were asked for now.
-		May: func(c store.Certificate) (string, error) {
+		May: func(c store.Certificate) (string, int, error) {
 			w := concerning(renewMethod, c)
-			w.sans = c.SANs
-			return rq.caller.allow(w)
+			w.sans, w.keyType, w.days = c.SANs, kind, p.ValidDays
+			g, err := rq.caller.allow(w)
+			if err != nil {
+				return "", 0, err
+			}
+			return g.rule, g.conf.MaxDays, nil
 		},
 	})
 	if err != nil {

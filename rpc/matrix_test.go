@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,8 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
 	"github.com/chancery-ca/chancery/rpc/client"
+	"github.com/chancery-ca/chancery/store"
 )
 
 // oracle decides as docs/CONFIG.md says, by other means than the service: the number of the first grant that allows
@@ -35,7 +40,7 @@ func oracle(grants []Grant, q Question) int {
 			hosts = append(hosts, q.CN)
 		}
 		for _, h := range hosts {
-			if !like(g.Names, h) || len(g.Domains) > 0 && !below(g.Domains, h) {
+			if !like(ownNames(g.Names, q.Caller), h) || len(g.Domains) > 0 && !below(g.Domains, h) {
 				return false
 			}
 		}
@@ -58,11 +63,47 @@ func oracle(grants []Grant, q Question) int {
 		if !slices.Contains(g.Methods, q.Method) || !slices.Contains(g.Purposes, cert.Purpose(q.Purpose)) {
 			continue
 		}
-		if q.Method == "ca.chain" || like(g.Names, q.CN) && names(g) {
+		if q.Method == "ca.chain" || like(ownNames(g.Names, q.Caller), q.CN) && names(g) && bounded(g, q) {
 			return i + 1
 		}
 	}
 	return 0
+}
+
+func ownNames(patterns []string, caller string) []string {
+	return strings.Split(strings.ReplaceAll(strings.Join(patterns, " "), "{caller}", caller), " ")
+}
+
+// bounded decides what is left when methods, purposes and names are right.
+func bounded(g Grant, q Question) bool {
+	makes, gives, kind, reason := strings.HasSuffix(q.Method, "ew") || strings.HasSuffix(q.Method, "ssue"), false, q.KeyType, q.Reason
+	if kind == "" {
+		kind = "P-256"
+	}
+	switch q.Method {
+	case "ca.revoke":
+		gives = true
+		if reason == "" {
+			reason = "unspecified"
+		}
+	case "ca.retire":
+		gives = true
+		if reason == "" {
+			reason = "cessationOfOperation"
+		}
+	}
+	in := func(list, s string) bool {
+		return list == "[]" || strings.Contains(strings.Trim(list, "[]")+" ", s+" ")
+	}
+	switch {
+	case g.Own && q.Owner != "" && q.Owner != q.Caller,
+		makes && !in(fmt.Sprint(g.KeyTypes), kind),
+		makes && g.MaxDays > 0 && q.ValidDays > g.MaxDays,
+		gives && !in(fmt.Sprint(g.Reasons), reason),
+		g.Max > 0 && q.Certificates > g.Max:
+		return false
+	}
+	return true
 }
 
 // some gives 1 to most of all.
@@ -76,8 +117,9 @@ func genGrant(r *rand.Rand) Grant {
 	g := Grant{
 		Methods:  some(r, 6, Methods()...),
 		Purposes: some(r, 3, cert.Purposes()...),
-		Names:    some(r, 2, "*", "a*", "*b", "W*.example.org", "*.example.org", "www.example.*", "*.b.example.org", "*.*.*", "hr", "web*"),
+		Names:    some(r, 2, "*", "a*", "*b", "W*.example.org", "*.example.org", "www.example.*", "*.b.example.org", "*.*.*", "hr", "web*", "{caller}"),
 	}
+	genBounds(r, &g)
 	if r.IntN(2) == 0 {
 		g.Domains = some(r, 2, "example.org", "b.example.org", "example.net", "ample.org")
 	}
@@ -85,6 +127,29 @@ func genGrant(r *rand.Rand) Grant {
 		g.Networks = some(r, 2, "192.0.2.0/29", "192.0.0.0/16", "2001:db8::/32", "0.0.0.0/0")
 	}
 	return g
+}
+
+// genBounds gives a grant some of the bounds that its methods have.
+func genBounds(r *rand.Rand, g *Grant) {
+	has := func(methods ...string) bool {
+		return r.IntN(3) == 0 && slices.ContainsFunc(g.Methods, func(m string) bool { return slices.Contains(methods, m) })
+	}
+	if has("ca.issue", "ca.renew") {
+		g.KeyTypes = some(r, 4, cert.SubjectKeyTypes()...)
+	}
+	if has("ca.issue", "ca.renew") {
+		g.MaxDays = some(r, 1, 10, 30, 90, 200)[0]
+	}
+	if has("ca.revoke", "ca.retire") {
+		g.Reasons = some(r, 3, "unspecified", "keyCompromise", "cessationOfOperation", "certificateHold")
+	}
+	if has("ca.revoke", "ca.retire", "ca.hold", "ca.release") {
+		g.Max = some(r, 1, 1, 2, 5)[0]
+	}
+	if has("ca.issue", "ca.revoke") {
+		g.PerHour = 1_000_000
+	}
+	g.Own = r.IntN(3) == 0 && !slices.Contains(g.Methods, "ca.issue") && !slices.Contains(g.Methods, "ca.chain")
 }
 
 // genConfig makes callers whose grants all matter.
@@ -116,14 +181,60 @@ func issuedNames() []Question {
 	}
 }
 
-// questions is the matrix of methods, purposes and names for a caller.
+// bounds is the matrix of what else a method's calls can be about, apart from names.
+func bounds(q Question) (all []Question) {
+	all = []Question{q}
+	times := func(vary func(q Question) []Question) {
+		var more []Question
+		for _, q := range all {
+			more = append(more, vary(q)...)
+		}
+		all = append(all, more...)
+	}
+	if q.Method != "ca.issue" && q.Method != "ca.chain" {
+		times(func(q Question) []Question {
+			mine, others := q, q
+			mine.Owner, others.Owner = q.Caller, "somebody"
+			return []Question{mine, others}
+		})
+	}
+	switch q.Method {
+	case "ca.issue", "ca.renew":
+		times(func(q Question) []Question {
+			ec, rsa := q, q
+			ec.KeyType, rsa.KeyType = "P-384", "RSA-3072"
+			return []Question{ec, rsa}
+		})
+		times(func(q Question) []Question {
+			short, long := q, q
+			short.ValidDays, long.ValidDays = 30, 91
+			return []Question{short, long}
+		})
+	case "ca.revoke", "ca.retire":
+		times(func(q Question) []Question {
+			key, over := q, q
+			key.Reason, over.Reason = "keyCompromise", "cessationOfOperation"
+			return []Question{key, over}
+		})
+	}
+	if slices.Contains([]string{"ca.revoke", "ca.retire", "ca.hold", "ca.release"}, q.Method) {
+		times(func(q Question) []Question {
+			two, many := q, q
+			two.Certificates, many.Certificates = 2, 6
+			return []Question{two, many}
+		})
+	}
+	return all
+}
+
+// questions is the matrix of methods, purposes, names and bounds for a caller.
 func questions(caller string) (all []Question) {
 	ask := func(method string, q Question) {
 		q.Caller, q.Method = caller, method
 		if method != "ca.issue" && method != "ca.renew" {
 			q.SANs = cert.SANs{}
 		}
-		all = append(all, q)
+		all = append(all, bounds(q)...)
 	}
 	for _, q := range issuedNames() {
 		for _, method := range Methods() {
@@ -171,7 +282,12 @@ func TestExplainedMatrix(t *testing.T) {
 				if err != nil || d.Rule != want {
 					t.Fatalf("%+v: %+v %v, want %q of %+v", q, d, err, want, c.Grants)
 				}
-				could, err := p.WhoCould(q)
+				asked := q // who-could takes what is left out for what hinders nobody
+				if q.Method == "ca.issue" || q.Method == "ca.renew" {
+					asked.KeyType = cmp.Or(q.KeyType, "P-256")
+				}
+				asked.Reason = map[string]string{"ca.revoke": cmp.Or(q.Reason, "unspecified"), "ca.retire": cmp.Or(q.Reason, "cessationOfOperation")}[q.Method]
+				could, err := p.WhoCould(asked)
 				first := slices.IndexFunc(could, func(one Permission) bool { return one.Caller == c.Name })
 				if err != nil || (first >= 0) != (want != "") || first >= 0 && could[first].Rule != want {
 					t.Fatalf("%+v: %+v %v, want %q of %+v", q, could, err, want, c.Grants)
@@ -208,23 +324,34 @@ func TestCoveredMatrix(t *testing.T) {
 	}
 }
 
-// TestServedMatrix compares what a running service does with the oracle.
+// booked is a certificate of the served matrix.
+type booked struct {
+	Question // its names, and its owner
+	held     bool
+}
+
+// TestServedMatrix compares what a running service does with the oracle. Of each name there is a live certificate
+// and one on hold, by several callers.
 func TestServedMatrix(t *testing.T) {
-	conf := genConfig(rand.New(rand.NewPCG(3, 4)), 6)
+	conf := genConfig(rand.New(rand.NewPCG(3, 4)), 14)
 	w := newWorld(t, func(o *Options) { o.Config = conf })
-	for _, q := range issuedNames() {
-		w.certificate(cert.Purpose(q.Purpose), q.CN, q.SANs)
+	var books []booked
+	for i, q := range issuedNames() {
+		for n, held := range []bool{false, true} {
+			b := booked{q, held}
+			b.Owner = conf.Callers[(i*5+n*2+1)%len(conf.Callers)].Name
+			w.book(b)
+			books = append(books, b)
+		}
 	}
 	decided := make(map[bool]int)
-	for _, c := range conf.Callers {
+	for i, c := range conf.Callers {
 		own := w.client(w.caller(c.Name))
-		for _, q := range questions(c.Name) {
-			want := oracle(c.Grants, q) > 0
-			if q.Method == "ca.retire" { // of all purposes at once; web1 has two
-				want = slices.ContainsFunc(issuedNames(), func(same Question) bool {
-					return same.CN == q.CN && oracle(c.Grants, Question{Method: q.Method, Purpose: same.Purpose, CN: q.CN}) > 0
-				}) || oracle(c.Grants, Question{Method: q.Method, Purpose: "user", CN: q.CN}) > 0
+		for j, q := range questions(c.Name) {
+			if q.Owner != "" || q.Certificates > 0 || q.KeyType == "RSA-3072" || (q.Reason != "" || q.ValidDays > 0) && (i+j)%3 > 0 {
+				continue // who owns them and how many they are, the books say
 			}
+			want := expected(c.Grants, q, books)
 			decided[want]++
 			if got, said := w.served(own, q); got != want {
 				t.Errorf("%+v: %v, want %v of %+v: %s", q, got, want, c.Grants, said)
@@ -236,14 +363,114 @@ func TestServedMatrix(t *testing.T) {
 	}
 }
 
+// expected is what the service has to do with a question, by the oracle and what there is.
+func expected(grants []Grant, q Question, books []booked) bool {
+	if q.Method == "ca.issue" || q.Method == "ca.chain" {
+		return oracle(grants, q) > 0
+	}
+	of := func(b booked) Question {
+		one := q
+		one.Purpose, one.Owner = b.Purpose, b.Owner
+		if q.Method == "ca.renew" {
+			one.SANs = b.SANs
+		}
+		return one
+	}
+	var hit []booked
+	for _, b := range books {
+		if b.CN != q.CN || b.Purpose != q.Purpose && q.Method != "ca.retire" {
+			continue
+		}
+		seen := of(b)
+		seen.Method, seen.KeyType, seen.ValidDays, seen.Reason, seen.SANs = "ca.status", "", 0, "", cert.SANs{}
+		visible := false
+		for _, g := range grants {
+			if slices.Contains(g.Methods, q.Method) {
+				g.Methods = []string{"ca.status"}
+				visible = visible || oracle([]Grant{g}, seen) > 0
+			}
+		}
+		switch q.Method {
+		case "ca.status", "ca.find":
+			if visible {
+				return true
+			}
+			continue
+		case "ca.expiring":
+			if visible && !b.held {
+				return true
+			}
+			continue
+		case "ca.renew":
+			if !b.held && oracle(grants, of(b)) > 0 {
+				return true
+			}
+			continue
+		case "ca.release":
+			visible = visible && b.held
+		}
+		if !visible {
+			continue
+		}
+		if oracle(grants, of(b)) == 0 {
+			return false
+		}
+		if q.Method != "ca.hold" || !b.held {
+			hit = append(hit, b)
+		}
+	}
+	if slices.Contains([]string{"ca.status", "ca.find", "ca.expiring", "ca.renew"}, q.Method) {
+		return false
+	}
+	for _, b := range hit {
+		one := of(b)
+		if one.Certificates = len(hit); oracle(grants, one) == 0 {
+			return false
+		}
+	}
+	return len(hit) > 0
+}
+
+// book issues a certificate for a caller, and puts it on hold.
+func (w *world) book(b booked) {
+	w.Helper()
+	n, err := name.Canonical(cert.Purpose(b.Purpose), b.CN)
+	w.must(err)
+	sans, err := name.CanonicalSANs(cert.Purpose(b.Purpose), n, b.SANs)
+	w.must(err)
+	call := ca.Call{Who: audit.Actor{Kind: audit.ByCaller, Name: b.Owner}, RequestID: fmt.Sprintf("%s-%s-%v", b.Purpose, b.CN, b.held)}
+	call.BodySHA256 = cert.SHA256([]byte(call.RequestID))
+	issued, err := w.authority.Issue(w.Context(), call, ca.IssueRequest{Purpose: cert.Purpose(b.Purpose), Name: n, SANs: sans})
+	w.must(err)
+	if b.held {
+		_, err := w.store.Update(w.Context(), operator, func(tx *store.Tx) (audit.Event, error) {
+			rev, err := tx.Revoke(issued.Serial, tx.Now(), cert.CertificateHold)
+			return &audit.RevokeDone{RequestID: call.RequestID, Reason: cert.CertificateHold, Revoked: []audit.Revocation{rev}}, err
+		})
+		w.must(err)
+	}
+}
+
 // served asks the service, and tells whether its grants let the caller.
 func (w *world) served(c *client.Client, q Question) (bool, string) {
 	w.Helper()
 	params := object{"purpose": q.Purpose, "cn": q.CN, "plan": true}
+	give := func(member string, value any, there bool) {
+		if there {
+			params[member] = value
+		}
+	}
 	switch q.Method {
 	case "ca.issue":
 		params["sans"] = q.SANs
+		fallthrough
+	case "ca.renew":
+		give("key_type", q.KeyType, q.KeyType != "")
+		give("valid_days", q.ValidDays, q.ValidDays != 0)
+	case "ca.revoke":
+		give("reason", q.Reason, q.Reason != "")
 	case "ca.retire":
+		give("reason", q.Reason, q.Reason != "")
 		delete(params, "purpose")
 	case "ca.status":
 		params = object{"cn": q.CN}
@@ -257,8 +484,11 @@ func (w *world) served(c *client.Client, q Question) (bool, string) {
 	var a client.Answer
 	w.must(c.Call(w.Context(), q.Method, params, &a))
 	d := detail(w, a)
-	if !slices.Contains([]string{"ca.status", "ca.find", "ca.expiring"}, q.Method) || !a.OK {
+	if q.Method == "ca.issue" {
 		return d["code"] != "policy.denied", a.Msg
+	}
+	if !slices.Contains([]string{"ca.status", "ca.find", "ca.expiring"}, q.Method) || !a.OK {
+		return a.OK, a.Msg
 	}
 	// These leave out what they may not tell.
 	return slices.ContainsFunc(d["certificates"].([]any), func(one any) bool {

@@ -151,7 +151,9 @@ func (rq *request) hashBody(p any) error {
 
 // asCall is the request as ca wants it.
 func (rq *request) asCall(rule string) ca.Call {
-	return ca.Call{Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan, Decision: rq.decision}
+	return ca.Call{
+		Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan, Decision: rq.decision, Spend: rq.caller.spend,
+	}
 }
 
 // perform runs one call and turns whatever came of it into what goes on the wire: an answer, a plain

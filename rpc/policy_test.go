@@ -44,18 +44,18 @@ func TestPolicyExplain(t *testing.T) {
 		want string // the rule, or the code
 		at   []string
 	}{
-		{Question{"hr", "ca.issue", "user", "Bob", cert.SANs{}}, "hr/4", []string{"method", "purpose", "name", "", "method"}},
-		{Question{"hr", "ca.issue", "user", "ALICE", cert.SANs{}}, "hr/3", []string{"method", "purpose", "", "", "method"}},
-		{Question{"hr", "ca.issue", "user", "Alice", cert.SANs{Email: []string{"a@example.org"}}}, "hr/4", []string{"method", "purpose", "sans", "", "method"}},
-		{Question{"hr", "ca.issue", "user", "Alice", cert.SANs{Email: []string{"a@example.com"}}}, "policy.denied", []string{"method", "purpose", "sans", "sans", "method"}},
-		{Question{"hr", "ca.renew", "server", "WWW.example.org", cert.SANs{IP: []string{"192.0.2.1"}}}, "hr/2", []string{"method", "", "method", "method", "method"}},
-		{Question{"hr", "ca.renew", "server", "www.example.org", cert.SANs{DNS: []string{"www.example.com"}}}, "policy.denied", []string{"method", "sans", "method", "method", "method"}},
-		{Question{"hr", "ca.revoke", "user", "bob", cert.SANs{}}, "hr/1", []string{"", "method", "method", "method", "method"}},
-		{Question{"hr", "ca.chain", "caller", "", cert.SANs{}}, "hr/5", []string{"method", "method", "method", "method", ""}},
-		{Question{"hr", "ca.issue", "user", "a,b", cert.SANs{}}, "name.characters", nil},
-		{Question{"hr", "ca.issue", "user", "bob", cert.SANs{DNS: []string{"bob.example.org"}}}, "name.san_type", nil},
-		{Question{"hr", "ca.revoke", "server", "www", cert.SANs{}}, "name.single_label", nil},
-		{Question{"none", "ca.issue", "user", "bob", cert.SANs{}}, "policy.denied", nil},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "user", CN: "Bob"}, "hr/4", []string{"method", "purpose", "name", "", "method"}},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "user", CN: "ALICE"}, "hr/3", []string{"method", "purpose", "", "", "method"}},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "user", CN: "Alice", SANs: cert.SANs{Email: []string{"a@example.org"}}}, "hr/4", []string{"method", "purpose", "sans", "", "method"}},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "user", CN: "Alice", SANs: cert.SANs{Email: []string{"a@example.com"}}}, "policy.denied", []string{"method", "purpose", "sans", "sans", "method"}},
+		{Question{Caller: "hr", Method: "ca.renew", Purpose: "server", CN: "WWW.example.org", SANs: cert.SANs{IP: []string{"192.0.2.1"}}}, "hr/2", []string{"method", "", "method", "method", "method"}},
+		{Question{Caller: "hr", Method: "ca.renew", Purpose: "server", CN: "www.example.org", SANs: cert.SANs{DNS: []string{"www.example.com"}}}, "policy.denied", []string{"method", "sans", "method", "method", "method"}},
+		{Question{Caller: "hr", Method: "ca.revoke", Purpose: "user", CN: "bob"}, "hr/1", []string{"", "method", "method", "method", "method"}},
+		{Question{Caller: "hr", Method: "ca.chain", Purpose: "caller", CN: ""}, "hr/5", []string{"method", "method", "method", "method", ""}},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "user", CN: "a,b"}, "name.characters", nil},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "user", CN: "bob", SANs: cert.SANs{DNS: []string{"bob.example.org"}}}, "name.san_type", nil},
+		{Question{Caller: "hr", Method: "ca.revoke", Purpose: "server", CN: "www"}, "name.single_label", nil},
+		{Question{Caller: "none", Method: "ca.issue", Purpose: "user", CN: "bob"}, "policy.denied", nil},
 	} {
 		d, err := p.Explain(c.q)
 		if err != nil {
@@ -82,12 +82,12 @@ func TestPolicyQuestions(t *testing.T) {
 		q         Question
 		key, says string
 	}{
-		{Question{"helpdesk", "ca.issue", "user", "bob", cert.SANs{}}, "caller", `there is no caller "helpdesk"; there are: hr, none`},
-		{Question{"hr", "ca.whoami", "user", "bob", cert.SANs{}}, "method", `method "ca.whoami": want one of ca.chain,`},
-		{Question{"hr", "ca.issue", "smtp", "bob", cert.SANs{}}, "purpose", "smtp"},
-		{Question{"hr", "ca.issue", "user", "", cert.SANs{}}, "cn", "cn is needed for ca.issue"},
-		{Question{"hr", "ca.chain", "user", "bob", cert.SANs{}}, "cn", "ca.chain is about a purpose"},
-		{Question{"hr", "ca.revoke", "user", "bob", cert.SANs{Email: []string{"b@example.org"}}}, "sans", "leave further names out"},
+		{Question{Caller: "helpdesk", Method: "ca.issue", Purpose: "user", CN: "bob"}, "caller", `there is no caller "helpdesk"; there are: hr, none`},
+		{Question{Caller: "hr", Method: "ca.whoami", Purpose: "user", CN: "bob"}, "method", `method "ca.whoami": want one of ca.chain,`},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "smtp", CN: "bob"}, "purpose", "smtp"},
+		{Question{Caller: "hr", Method: "ca.issue", Purpose: "user", CN: ""}, "cn", "cn is needed for ca.issue"},
+		{Question{Caller: "hr", Method: "ca.chain", Purpose: "user", CN: "bob"}, "cn", "ca.chain is about a purpose"},
+		{Question{Caller: "hr", Method: "ca.revoke", Purpose: "user", CN: "bob", SANs: cert.SANs{Email: []string{"b@example.org"}}}, "sans", "leave further names out"},
 	} {
 		_, err := p.Explain(c.q)
 		var at *ConfigError

@@ -190,7 +190,18 @@ func (s *Server) change(ctx context.Context, rq *request, v verb, sel selector, 
 		return "", nil, d, refuse("revoke.max", "max is %d; want 1 to %d", r.Max, maxRevoke)
 	}
 	r.Serial, r.Names = chosen.serial, chosen.names
-	r.May = func(c store.Certificate) (string, error) { return rq.caller.allow(concerning(v.method, c)) }
+	r.Method = v.method
+	r.May = func(c store.Certificate, hits int) (string, error) {
+		w := concerning(v.method, c)
+		if w.hits = hits; withReason(v.method) {
+			w.reason = r.Reason.String()
+		}
+		g, err := rq.caller.allow(w)
+		if err != nil {
+			return "", err
+		}
+		return g.rule, nil
+	}
 	done, err := v.do(ctx, rq.asCall(""), r)
 	if err != nil {
 		return "", nil, d, err
@@ -340,7 +351,9 @@ func firstError(first, second error) error {
 
 // concerning is the wish to do something with a certificate that exists.
 func concerning(method string, c store.Certificate) wish {
-	return namedWish(method, c.Purpose, name.Name{Text: c.CN, Key: c.Key})
+	w := namedWish(method, c.Purpose, name.Name{Text: c.CN, Key: c.Key})
+	w.existing, w.owner = true, c.Caller
+	return w
 }
 
 // namedWish is about a common name only. A certificate may have more names than its caller has now, and

@@ -23,6 +23,7 @@ func (s *Server) Prepare(c Config, minTLS12 bool) (apply func(), err error) {
 			was := before[name]
 			if was != nil {
 				c.refusals = was.refusals
+				c.keepHourly(was)
 			}
 			if was != nil && was.limit.Limit() == c.limit.Limit() {
 				c.limit = was.limit
@@ -33,7 +34,7 @@ func (s *Server) Prepare(c Config, minTLS12 bool) (apply func(), err error) {
 }
 
 func (s *Server) newRules(c Config, minTLS12 bool) (*rules, error) {
-	callers, err := newCallers(c, grantedIn(s.methods))
+	callers, err := newCallers(c, grantedIn(s.methods), s.now)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,12 @@ type grantDetail struct {
 	Names    []string       `json:"names"`
 	Domains  []string       `json:"domains"`
 	Networks []string       `json:"networks"`
+	KeyTypes []cert.KeyType `json:"key_types" help:"like each that follows, as in CONFIG.md; 0 and an empty array are no bound"`
+	MaxDays  int            `json:"max_days"`
+	Reasons  []string       `json:"reasons"`
+	Max      int            `json:"max"`
+	PerHour  int            `json:"per_hour"`
+	Own      bool           `json:"own"`
 }
 
 func (s *Server) whoami(_ context.Context, rq *request, _ whoamiParams) (msg string, d whoamiDetail, err error) {
@@ -41,7 +47,10 @@ func (s *Server) whoami(_ context.Context, rq *request, _ whoamiParams) (msg str
 		PerSecond: int(rq.caller.limit.Limit()),
 	}
 	for _, g := range rq.caller.grants {
-		one := grantDetail{Rule: g.rule, Methods: g.methods, Purposes: g.purposes, Names: g.names, Domains: g.domains}
+		one := grantDetail{
+			Rule: g.rule, Methods: g.methods, Purposes: g.purposes, Names: g.names, Domains: g.domains, KeyTypes: g.conf.KeyTypes,
+			MaxDays: g.conf.MaxDays, Reasons: g.conf.Reasons, Max: g.conf.Max, PerHour: g.conf.PerHour, Own: g.conf.Own,
+		}
 		for _, n := range g.networks {
 			one.Networks = append(one.Networks, n.String())
 		}
