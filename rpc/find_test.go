@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/rpc/client"
 )
 
@@ -125,8 +126,18 @@ func TestWhoami(t *testing.T) {
 		t.Fatalf("%s %s", a.Msg, a.Detail)
 	}
 	g := grants[0].(map[string]any)
-	if g["rule"] != "reader/1" || fmt.Sprint(g["names"]) != "[a*]" || fmt.Sprint(g["purposes"]) != "[user]" {
+	if g["rule"] != "reader/1" || fmt.Sprint(g["names"]) != "[a*]" || fmt.Sprint(g["purposes"]) != "[user]" || fmt.Sprint(g["key_types"], g["max"], g["own"]) != "[] 0 false" {
 		t.Errorf("%v", g)
+	}
+	bounded := testConfig()
+	bounded.Callers[1].Grants = []Grant{
+		{Methods: []string{"ca.renew", "ca.revoke"}, Purposes: []cert.Purpose{cert.User}, Names: []string{"{caller}"}, KeyTypes: []cert.KeyType{cert.P384}, MaxDays: 9, Reasons: []string{"superseded"}, Max: 8, PerHour: 7, Own: true},
+	}
+	w.apply(bounded, false)
+	w.must(w.client(own).Call(t.Context(), "ca.whoami", object{}, &a))
+	g = detail(t, a)["grants"].([]any)[0].(map[string]any)
+	if got := fmt.Sprint(g["names"], g["key_types"], g["max_days"], g["reasons"], g["max"], g["per_hour"], g["own"]); got != "[reader] [P-384] 9 [superseded] 8 7 true" {
+		t.Error(got)
 	}
 	w.must(w.client(w.caller("nothing")).Call(t.Context(), "ca.whoami", object{}, &a))
 	if d := detail(t, a); !a.OK || len(d["grants"].([]any)) != 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,8 +42,15 @@ type PolicyTest struct {
 	DNS     []string `yaml:"dns"`
 	IP      []string `yaml:"ip"`
 	Email   []string `yaml:"email"`
-	Want    string   `yaml:"want"` // allow or refuse
-	Rule    string   `yaml:"rule"` // that allows it; empty: any
+
+	KeyType      string `yaml:"key_type"`
+	ValidDays    int    `yaml:"valid_days"`
+	Reason       string `yaml:"reason"`
+	Owner        string `yaml:"owner"`
+	Certificates int    `yaml:"certificates"`
+
+	Want string `yaml:"want"` // allow or refuse
+	Rule string `yaml:"rule"` // that allows it; empty: any
 }
 
 // PolicyReport is what came of them.
@@ -88,7 +96,7 @@ func TestPolicy(policy *rpc.Policy, path string) (PolicyReport, error) {
 		}
 		r.Tests++
 		if !t.agrees(decision) {
-			r.Differs = append(r.Differs, PolicyDiffer{path, d.problem(key, "").Line, t.String(), t.wanted(), decision})
+			r.Differs = append(r.Differs, PolicyDiffer{path, d.problem(key, "").Line, asked(t.question()), t.wanted(), decision})
 		}
 	}
 	return r, d.problems(errors.Join(failed...))
@@ -128,20 +136,37 @@ func (t PolicyTest) check() error {
 }
 
 func (t PolicyTest) question() rpc.Question {
-	return rpc.Question{Caller: t.Caller, Method: t.Method, Purpose: t.Purpose, CN: t.CN, SANs: cert.SANs{DNS: t.DNS, IP: t.IP, Email: t.Email}}
+	return rpc.Question{
+		Caller: t.Caller, Method: t.Method, Purpose: t.Purpose, CN: t.CN, SANs: cert.SANs{DNS: t.DNS, IP: t.IP, Email: t.Email},
+		KeyType: t.KeyType, ValidDays: t.ValidDays, Reason: t.Reason, Owner: t.Owner, Certificates: t.Certificates,
+	}
 }
 
 func (t PolicyTest) agrees(d rpc.Decision) bool {
 	return d.Allowed == (t.Want == wantAllow) && (t.Rule == "" || t.Rule == d.Rule)
 }
 
-// String is what is asked.
-func (t PolicyTest) String() string {
-	parts := []string{t.Caller, t.Method, t.Purpose}
-	if t.CN != "" {
-		parts = append(parts, strconv.Quote(t.CN))
+// asked is a question in one line.
+func asked(q rpc.Question) string {
+	parts := []string{q.Caller, q.Method}
+	if q.Purpose != "" {
+		parts = append(parts, q.Purpose)
 	}
-	return strings.Join(append(parts, t.question().SANs.All()...), " ")
+	if q.CN != "" {
+		parts = append(parts, strconv.Quote(q.CN))
+	}
+	parts = append(append(parts, q.SANs.All()...), q.KeyType)
+	if q.ValidDays != 0 {
+		parts = append(parts, fmt.Sprintf("%d days", q.ValidDays))
+	}
+	parts = append(parts, q.Reason)
+	if q.Certificates != 0 {
+		parts = append(parts, fmt.Sprintf("%d certificates", q.Certificates))
+	}
+	if q.Owner != "" {
+		parts = append(parts, "of "+q.Owner)
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), " ")
 }
 
 func (t PolicyTest) wanted() string {

@@ -32,3 +32,19 @@ func purposeFlag(cmd *cobra.Command, purpose *string, usage string) {
 	}
 	complete(cmd, "purpose", names...)
 }
+
+func completeKeyTypes(cmd *cobra.Command) {
+	var kinds []cobra.Completion
+	for _, k := range cert.SubjectKeyTypes() {
+		kinds = append(kinds, string(k))
+	}
+	complete(cmd, "key-type", kinds...)
+}
+
+func completeReasons(cmd *cobra.Command) {
+	var reasons []cobra.Completion
+	for _, r := range cert.Reasons() {
+		reasons = append(reasons, r.String())
+	}
+	complete(cmd, "reason", reasons...)
+}

@@ -80,30 +80,56 @@ func (s *service) whoami(ctx context.Context, w io.Writer) error {
 		return writeJSON(w, answer)
 	}
 	var me struct {
-		Caller   string    `json:"caller"`
-		NotAfter time.Time `json:"not_after"`
-		Grants   []struct {
-			Rule     string   `json:"rule"`
-			Methods  []string `json:"methods"`
-			Purposes []string `json:"purposes"`
-			Names    []string `json:"names"`
-			Domains  []string `json:"domains"`
-			Networks []string `json:"networks"`
-		} `json:"grants"`
+		Caller   string      `json:"caller"`
+		NotAfter time.Time   `json:"not_after"`
+		Grants   []toldGrant `json:"grants"`
 	}
 	if err := json.Unmarshal(answer.Detail, &me); err != nil {
 		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
 	}
 	rows := [][2]string{{"caller", me.Caller}, {"not after", me.NotAfter.Format(time.RFC3339)}}
 	for _, g := range me.Grants {
-		text := strings.Join(g.Methods, " ") + "; for " + strings.Join(g.Purposes, " ") + "; names " + strings.Join(g.Names, " ")
-		if len(g.Domains) > 0 {
-			text += "; domains " + strings.Join(g.Domains, " ")
-		}
-		if len(g.Networks) > 0 {
-			text += "; networks " + strings.Join(g.Networks, " ")
-		}
-		rows = append(rows, [2]string{g.Rule, text})
+		rows = append(rows, [2]string{g.Rule, g.String()})
 	}
 	return printRows(w, answer.Msg, rows)
+}
+
+// toldGrant is a grant as ca.whoami tells it.
+type toldGrant struct {
+	Rule     string   `json:"rule"`
+	Methods  []string `json:"methods"`
+	Purposes []string `json:"purposes"`
+	Names    []string `json:"names"`
+	Domains  []string `json:"domains"`
+	Networks []string `json:"networks"`
+	KeyTypes []string `json:"key_types"`
+	MaxDays  int      `json:"max_days"`
+	Reasons  []string `json:"reasons"`
+	Max      int      `json:"max"`
+	PerHour  int      `json:"per_hour"`
+	Own      bool     `json:"own"`
+}
+
+func (g toldGrant) String() string {
+	text := strings.Join(g.Methods, " ") + "; for " + strings.Join(g.Purposes, " ") + "; names " + strings.Join(g.Names, " ")
+	for _, list := range []struct {
+		what  string
+		items []string
+	}{{"domains", g.Domains}, {"networks", g.Networks}, {"key types", g.KeyTypes}, {"reasons", g.Reasons}} {
+		if len(list.items) > 0 {
+			text += "; " + list.what + " " + strings.Join(list.items, " ")
+		}
+	}
+	for _, bound := range []struct {
+		most int
+		of   string
+	}{{g.MaxDays, "days"}, {g.Max, "certificates a call"}, {g.PerHour, "calls an hour"}} {
+		if bound.most > 0 {
+			text += fmt.Sprintf("; at most %d %s", bound.most, bound.of)
+		}
+	}
+	if g.Own {
+		text += "; only what it asked for itself"
+	}
+	return text
 }
