@@ -17,15 +17,16 @@ import (
 // Config says who may call, and what for. A caller that is not in it is a stranger, whatever
 // certificate it holds.
 type Config struct {
-	Callers []Caller `yaml:"callers"`
+	Callers    []Caller    `yaml:"callers"`
+	ForeignCAs []ForeignCA `yaml:"foreign_cas"`
 }
 
-// Caller is one client of the RPC. Its name is the common name of its certificates, never given to
-// anybody else.
+// Caller is one client of the RPC. Its name is never given to anybody else.
 type Caller struct {
-	Name      string  `yaml:"name"`
-	Grants    []Grant `yaml:"grants"`     // none: only the system methods
-	PerSecond float64 `yaml:"per_second"` // calls, on average, with twice as many at once; 0: 100
+	Name        string       `yaml:"name"`
+	Credentials []Credential `yaml:"credentials"` // none: a certificate of the callers CA with Name as its common name
+	Grants      []Grant      `yaml:"grants"`      // none: only the system methods
+	PerSecond   float64      `yaml:"per_second"`  // calls, on average, with twice as many at once; 0: 100
 }
 
 // Grant allows methods for purposes and names. A call needs one grant that allows all of it; in the log

@@ -170,7 +170,7 @@ const (
 	atProof                    // the certificate is a caller's, and wants its key
 )
 
-// strange is the cause for which a certificate of the callers issuer is not let in.
+// strange is the cause for which a certificate that could be a caller's is not let in.
 type strange string
 
 func (s strange) Error() string { return string(s) }
@@ -193,18 +193,18 @@ func (d *door) handshake(ctx context.Context, tcp net.Conn) {
 	config.ClientAuth = tls.RequireAnyClientCert
 	// Whom every request would be turned away for gets no place to hold.
 	config.VerifyConnection = func(state tls.ConnectionState) error {
-		chains, err := d.server.verify(state.PeerCertificates)
+		proved, err := d.server.verify(state.PeerCertificates)
 		if err != nil {
 			return err
 		}
-		caller, stranger, err := d.server.known(ctx, chains)
+		caller, _, stranger, err := d.server.known(ctx, proved)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w: %w", errUnidentified, err)
 		case caller == nil:
 			return strange(stranger)
 		}
-		c.chains, name = chains, caller.name
+		c.shown, name = proved, caller.name
 		stage.Store(atProof)
 		return nil
 	}
@@ -299,10 +299,10 @@ func certificateCause(err *tls.CertificateVerificationError) string {
 type conn struct {
 	net.Conn
 	leave  func()
-	left   int                   // bytes that the client may still send, or unbounded
-	chains [][]*x509.Certificate // that its certificate was verified with
-	begun  atomic.Int64          // requests of which something was read
-	served atomic.Int64          // requests that were handed over
+	left   int          // bytes that the client may still send, or unbounded
+	shown  shown        // who it is
+	begun  atomic.Int64 // requests of which something was read
+	served atomic.Int64 // requests that were handed over
 }
 
 const unbounded = -1

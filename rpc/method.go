@@ -9,7 +9,6 @@ import (
 	"io"
 	"reflect"
 	"strings"
-	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -63,6 +62,7 @@ type params interface{ about() about }
 
 // request is one call of a known caller.
 type request struct {
+	pass
 	caller    *caller
 	who       audit.Actor
 	method    string
@@ -70,11 +70,10 @@ type request struct {
 	made      bool   // the caller gave none, so it was made for it: every answer says it, and a retry can use it
 	body      string // SHA-256 of what is asked, lower-case hex
 	about     about
-	decision  string    // of the plan that it names, if it names one
-	plan      *ca.Plan  // what it would do, if it only asks
-	ends      time.Time // the caller's certificate, the one of this connection
-	result    string    // how it ended, for Options.Observe
-	transport string    // which codec it came by
+	decision  string   // of the plan that it names, if it names one
+	plan      *ca.Plan // what it would do, if it only asks
+	result    string // how it ended, for Options.Observe
+	transport string // which codec it came by
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets
@@ -161,7 +160,7 @@ func (rq *request) asCall(rule string) ca.Call {
 func (s *Server) perform(ctx context.Context, rq *request, params []any) (any, *fault) {
 	value, f := s.outcome(ctx, rq, params)
 	if a, ok := value.(answer); ok {
-		if text := notice(rq.caller.name, rq.ends, s.now()); text != "" {
+		if text := rq.notice(s.now()); text != "" {
 			a.detail["notice"] = text
 		}
 	}

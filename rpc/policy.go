@@ -54,10 +54,11 @@ type Verdict struct {
 // Methods are those that a grant can allow, sorted.
 func Methods() []string { return grantedIn((&Server{}).table()) }
 
-// NewPolicy refuses all that New would: ConfigErrors, joined.
+// NewPolicy refuses all that New would, but for what CheckCAs looks at: ConfigErrors, joined.
 func NewPolicy(c Config) (*Policy, error) {
 	callers, err := newCallers(c, Methods(), time.Now)
-	if err != nil {
+	_, wrong := newCredentials(c)
+	if err := errors.Join(err, wrong); err != nil {
 		return nil, err
 	}
 	p := &Policy{callers: callers}

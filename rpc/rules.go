@@ -1,18 +1,27 @@
 package rpc
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+)
 
 // rules are what may change while the server answers: who may do what, and how a connection begins. They
 // are never written to. A request keeps the caller that it began with.
 type rules struct {
-	callers map[string]*caller
-	tls     *tls.Config
+	callers     map[string]*caller
+	credentials *credentials
+	anchors     anchors
+	tls         *tls.Config
 }
 
 // Prepare checks a configuration. What it returns, called by one at a time, puts it into force, for every
 // request and connection that begins from then on, also on connections that are open already.
 func (s *Server) Prepare(c Config, minTLS12 bool) (apply func(), err error) {
 	next, err := s.newRules(c, minTLS12)
+	if err == nil {
+		err = c.unexpired(s.now())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -34,14 +43,20 @@ func (s *Server) Prepare(c Config, minTLS12 bool) (apply func(), err error) {
 }
 
 func (s *Server) newRules(c Config, minTLS12 bool) (*rules, error) {
-	callers, err := newCallers(c, grantedIn(s.methods), s.now)
+	callers, wrongCallers := newCallers(c, grantedIn(s.methods), s.now)
+	known, wrongCredentials := newCredentials(c)
+	cas, wrongCAs := newAnchors([]*x509.Certificate{s.callersCA}, s.ownCAs(), c.ForeignCAs)
+	err := errors.Join(wrongCallers, wrongCredentials, wrongCAs)
+	if err == nil {
+		err = known.resolve(cas)
+	}
 	if err != nil {
 		return nil, err
 	}
-	r := &rules{callers: callers, tls: &tls.Config{
+	r := &rules{callers: callers, credentials: known, anchors: cas, tls: &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequireAndVerifyClientCert, // the door verifies by itself
-		ClientCAs:  s.anchors,
+		ClientCAs:  known.wanted(cas),
 		NextProtos: []string{"http/1.1"},
 		// A resumed session would bring a caller in on what was true before.
 		SessionTicketsDisabled: true,

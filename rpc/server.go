@@ -1,8 +1,8 @@
 // Package rpc is the one way in: who is calling, may they, and one table of methods behind two codecs.
 //
 // POST /RPC2 is XML-RPC and POST /rpc is JSON-RPC 2.0, over HTTP/1.1 and mutual TLS. A caller is known
-// by a client certificate of the CA's own callers issuer, and the books are asked about it on every
-// request, so that a revocation ends a connection that is already open. Every ca method takes one struct
+// by a client certificate of the CA's own callers issuer, or by a credential that is configured for it; that, and
+// the books, are asked on every request, so that a revocation ends a connection that is already open. Every ca method takes one struct
 // and answers ok, a message that says what to do next, and details with a stable code; a call that is not
 // understood gets a fault.
 //
@@ -36,7 +36,7 @@ type Options struct {
 	Authority      *ca.Authority
 	Store          *store.Store
 	Config         Config
-	CallersCA      *x509.Certificate      // issuer of the callers' certificates, the only trust anchor
+	CallersCA      *x509.Certificate      // issuer of the callers' certificates
 	TLSCertificate func() tls.Certificate // the server's own, with its chain; asked for each connection
 	MinTLS12       bool                   // accept TLS 1.2 as well as 1.3
 	Log            *zap.Logger
@@ -79,7 +79,6 @@ type Server struct {
 	store     *store.Store
 	rules     atomic.Pointer[rules]
 	callersCA *x509.Certificate
-	anchors   *x509.CertPool // the issuing CA itself: under the root, the certificates of users would do as well
 	own       func() tls.Certificate
 	log       *zap.Logger
 	now       func() time.Time
@@ -95,8 +94,6 @@ func New(o Options) (*Server, error) {
 		authority: o.Authority, store: o.Store, callersCA: o.CallersCA, own: o.TLSCertificate,
 		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now), observe: o.Observe,
 	}
-	s.anchors = x509.NewCertPool()
-	s.anchors.AddCert(o.CallersCA)
 	if s.observe == nil {
 		s.observe = func(string, string, string, time.Duration) {}
 	}

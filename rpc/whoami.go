@@ -19,11 +19,19 @@ func (whoamiParams) about() about { return about{} }
 
 type whoamiDetail struct {
 	head
-	Caller    string        `json:"caller"`
-	NotAfter  time.Time     `json:"not_after" help:"of the certificate that this connection came with"`
-	Key       string        `json:"key" help:"SHA-256 of its public key"`
-	PerSecond int           `json:"per_second" help:"calls that you may make, on average"`
-	Grants    []grantDetail `json:"grants"`
+	Caller     string           `json:"caller"`
+	Credential credentialDetail `json:"credential" help:"by what you came in"`
+	NotAfter   time.Time        `json:"not_after" help:"of the certificate that this connection came with, or of its CA if that ends first"`
+	Key        string           `json:"key" help:"SHA-256 of its public key"`
+	PerSecond  int              `json:"per_second" help:"calls that you may make, on average"`
+	Grants     []grantDetail    `json:"grants"`
+}
+
+type credentialDetail struct {
+	Kind    string `json:"kind" help:"cn is a certificate of the callers CA, spki a pinned key" values:"cn spki issuer_subject"`
+	SPKI    string `json:"spki,omitempty" help:"SHA-256 of the pinned key"`
+	Issuer  string `json:"issuer,omitempty"`
+	Subject string `json:"subject,omitempty"`
 }
 
 type grantDetail struct {
@@ -43,7 +51,7 @@ type grantDetail struct {
 
 func (s *Server) whoami(_ context.Context, rq *request, _ whoamiParams) (msg string, d whoamiDetail, err error) {
 	d = whoamiDetail{
-		head: head{Code: "whoami"}, Caller: rq.caller.name, NotAfter: rq.ends, Key: rq.who.Key,
+		head: head{Code: "whoami"}, Caller: rq.caller.name, Credential: rq.by.detail(), NotAfter: rq.ends, Key: rq.who.Key,
 		PerSecond: int(rq.caller.limit.Limit()),
 	}
 	for _, g := range rq.caller.grants {

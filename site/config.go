@@ -57,6 +57,8 @@ type Config struct {
 	Git GitConfig `yaml:"git"`
 	// Callers may use the RPC, each within its grants. It may be empty.
 	Callers []rpc.Caller `yaml:"callers"`
+	// ForeignCAs are those by whose certificates callers may come in that name them in a credential. Optional.
+	ForeignCAs []rpc.ForeignCA `yaml:"foreign_cas,omitempty"`
 
 	// Path is the absolute path of the file.
 	Path string `yaml:"-"`
@@ -197,12 +199,20 @@ func (c *Config) paths() []pathKey {
 	if c.Directory != nil {
 		keys = append(keys, c.Directory.paths()...)
 	}
+	return append(keys, c.foreignPaths()...)
+}
+
+func (c *Config) foreignPaths() []pathKey {
+	var keys []pathKey
+	for i := range c.ForeignCAs {
+		keys = append(keys, pathKey{fmt.Sprintf("foreign_cas[%d].file", i), &c.ForeignCAs[i].File, false})
+	}
 	return keys
 }
 
 // namedFiles are the files with credentials and CAs that chancery.yaml names.
 func (c Config) namedFiles() []string {
-	keys := c.Git.paths()
+	keys := append(c.Git.paths(), c.foreignPaths()...)
 	if c.Directory != nil {
 		keys = append(keys, c.Directory.paths()...)
 	}

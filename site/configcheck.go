@@ -90,6 +90,7 @@ func (c *Config) checkFiles() error {
 		_, err = c.commitKey()
 		fail("secrets", err)
 	}
+	failed = append(failed, c.checkCallers())
 	fail("git", c.Git.checkFiles(fail))
 	if c.Directory != nil {
 		fail("directory", c.Directory.checkFiles(fail))

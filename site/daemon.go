@@ -147,8 +147,12 @@ func (d Daemon) server(p *parts) (*rpc.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate of the callers' CA: %w", err)
 	}
+	config, err := d.Config.callers()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrConfig, d.Config.Path, err)
+	}
 	server, err := rpc.New(rpc.Options{
-		Authority: p.authority, Store: p.store, Config: rpc.Config{Callers: d.Config.Callers}, CallersCA: callers,
+		Authority: p.authority, Store: p.store, Config: config, CallersCA: callers,
 		TLSCertificate: func() tls.Certificate { return p.own.Load().pair },
 		MinTLS12:       d.Config.TLS12,
 		Log:            d.Log, Now: time.Now, Rand: rand.Reader, Observe: p.health.metrics.call,

@@ -30,7 +30,7 @@ func (c *Config) policy() (*rpc.Policy, error) {
 		// It stands at the end: without this, half a file would be taken, and shut everybody out.
 		return nil, wrong("callers", "callers is missing; write callers: [] if there are none")
 	}
-	return rpc.NewPolicy(rpc.Config{Callers: c.Callers})
+	return rpc.NewPolicy(rpc.Config{Callers: c.Callers, ForeignCAs: c.ForeignCAs})
 }
 
 // PolicyTest is one decision that is expected, an element of the list in a file of them.

@@ -58,10 +58,11 @@ func (d Daemon) reload(ctx context.Context, p *parts, server *rpc.Server, inForc
 	if err != nil {
 		return next, err
 	}
-	if err := doc.problems(inForce.fixed(&next)); err != nil {
+	rules, err := next.rules(server)
+	if err := doc.problems(errors.Join(inForce.fixed(&next), err)); err != nil {
 		return next, err
 	}
-	n, err := d.prepare(ctx, p, server, &inForce, &next)
+	n, err := d.prepare(ctx, p, &inForce, &next)
 	if err != nil {
 		return next, fmt.Errorf("%w: %s: %w", ErrConfig, next.Path, err)
 	}
@@ -69,7 +70,7 @@ func (d Daemon) reload(ctx context.Context, p *parts, server *rpc.Server, inForc
 	if err := d.note(context.WithoutCancel(ctx), p, &audit.ConfigReloaded{From: inForce.SHA256, To: next.SHA256}); err != nil {
 		return next, errors.Join(err, n.discard())
 	}
-	n.rules()
+	rules()
 	p.serve(n.own)
 	p.inForce.Store(&next)
 	p.lists.Use(n.publisher, inForce.Git.elsewhere(&next.Git))
@@ -97,7 +98,6 @@ func (c *Config) fixed(next *Config) error {
 
 // replacement is everything of a new configuration that has to be put into place.
 type replacement struct {
-	rules     func()
 	own       *identity
 	publisher *gitrepo.Publisher
 	directory directory // nil without one
@@ -110,10 +110,7 @@ func (n *replacement) discard() error {
 	return n.directory.Close()
 }
 
-func (d Daemon) prepare(ctx context.Context, p *parts, server *rpc.Server, inForce, next *Config) (n replacement, err error) {
-	if n.rules, err = server.Prepare(rpc.Config{Callers: next.Callers}, next.TLS12); err != nil {
-		return n, err
-	}
+func (d Daemon) prepare(ctx context.Context, p *parts, inForce, next *Config) (n replacement, err error) {
 	if n.own, err = next.identity(); err != nil {
 		return n, err
 	}
