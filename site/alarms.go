@@ -129,6 +129,7 @@ func alarmKinds() []alarmKind {
 
 		{codeExpiryService, partCerts, c, false, 0, "the service's own certificate ends soon", ""},
 		{codeExpiryCaller, partCerts, c, false, 0, "the newest certificate of a caller ends soon", ""},
+		{codeExpiryForeign, partCerts, c, false, 0, "a foreign CA ends soon, and then nobody comes in by it", ""},
 		{codeExpiryIssuer, partCerts, c, false, 0, "the certificate of an issuing CA ends soon", ""},
 		{codeExpiryRoot, partCerts, c, false, 0, "the root certificate ends soon", ""},
 		{codeExpiryRootList, partLists, c, false, 0, "the root's list ends soon", ""},

@@ -45,6 +45,12 @@ func TestConfigPointsAt(t *testing.T) {
 		"empty pattern":     {`["*"]`, `["*", ""]`, "callers[0].grants[0].names[1]", "18:22"},
 		"domain":            {`["*"]`, "[\"*\"]\n        domains:\n          - Example.org", "callers[0].grants[0].domains[0]", "20:13"},
 		"network":           {`["*"]`, "[\"*\"]\n        networks: [192.0.2.1/24]", "callers[0].grants[0].networks[0]", "19:20"},
+		"caller's key":      {"name: hr", "name: hr\n    credentials: [{spki: 0f}]", "callers[0].credentials[0].spki", "15:26"},
+		"caller's issuer":   {"name: hr", "name: hr\n    credentials:\n      - issuer: hr\n        subject: CN=hr", "callers[0].credentials[0].issuer", "16:17"},
+		"no subject":        {"name: hr", "name: hr\n    credentials:\n      - issuer: CN=x", "callers[0].credentials[0].subject", "16:9"},
+		"no credentials":    {"name: hr", "name: hr\n    credentials: []", "callers[0].credentials", "15:5"},
+		"foreign CA":        {"callers:", "foreign_cas: [{name: corp}]\ncallers:", "foreign_cas[0].file", "13:16"},
+		"foreign CA's name": {"callers:", "foreign_cas: [{name: C, file: x}]\ncallers:", "foreign_cas[0].name", "13:22"},
 		"public credential": {"./trust/", "credential:trust", "trust", "5:8"},
 		"hostile key":       {"trust: ./trust/", "\"a.b[0]'\": 1\ntrust: ./trust/", "", "5:1"},
 	} {
@@ -120,6 +126,10 @@ func TestConfigCheck(t *testing.T) {
 		"no LDAP password":   {ldap, "chancery.yaml", "directory.password_file", "no such file"},
 		"empty password":     {ldap + "touch secrets/ldap; chmod 400 secrets/ldap", "chancery.yaml", "directory", "is empty"},
 		"password for all":   {ldap + "echo x > secrets/ldap; chmod 404 secrets/ldap", "chancery.yaml", "directory.password_file", "open to everybody"},
+		"no foreign CA":      {"echo 'foreign_cas: [{name: corp, file: trust/corp.pem}]' >> chancery.yaml", "chancery.yaml", "foreign_cas[0].file", "no such file"},
+		"two foreign CAs":    {"echo 'foreign_cas: [{name: corp, file: trust/chain.pem}]' >> chancery.yaml", "chancery.yaml", "foreign_cas[0].file", "certificates: want that of the CA"},
+		"our root, foreign":  {"echo 'foreign_cas: [{name: corp, file: trust/root.pem}]' >> chancery.yaml", "chancery.yaml", "foreign_cas[0].file", "a CA of this installation"},
+		"a CA of nobody":     {`sed -i 's/- name: provisioning/&\n    credentials: [{issuer: CN=x, subject: CN=x}]/' chancery.yaml`, "chancery.yaml", "callers[0].credentials[0].issuer", `there is no CA "CN=x"; there are: "CN=`},
 		"a CA that is none":  {ldap + "echo x > secrets/ldap; chmod 400 secrets/ldap; rm trust/root.pem; echo x > trust/root.pem", "chancery.yaml", "directory.ca", "holds no certificate"},
 		"a folder":           {ldap + "mkdir -m 700 secrets/ldap", "chancery.yaml", "directory.password_file", "is not a file"},
 		"no deploy key":      {ssh + "rm secrets/deploy", "chancery.yaml", "git.ssh_key", "no such file"},
@@ -173,7 +183,9 @@ func TestConfigShow(t *testing.T) {
 	t.Parallel()
 	dir := copyOf(t, worlds(t).night)
 	files(`sed -i 's|url: ldif:.*|urls: [ldaps://a.example.org, ldaps://b.example.org]\n  bind_dn: cn=chancery\n  password_file: secrets/ldap|; /create:/d' chancery.yaml
-		echo open sesame > secrets/ldap`)(t, dir)
+		echo open sesame > secrets/ldap
+		echo 'foreign_cas: [{name: corp, file: trust/corp.pem}]' >> chancery.yaml
+		sed -i 's/- name: provisioning/&\n    credentials: [{spki: "0101010101010101010101010101010101010101010101010101010101010101"}, {issuer: CN=x, subject: CN=y}]/' chancery.yaml`)(t, dir)
 	code, stdout, stderr := chancery(t, "config", "show", dir, "--origin")
 	if code != 0 {
 		t.Fatal(stderr)
@@ -181,6 +193,7 @@ func TestConfigShow(t *testing.T) {
 	for _, want := range []string{
 		`(?m)^tls12 +false +default$`, `(?m)^callers\[0\].per_second +100 +default$`, `(?m)^directory.urls +\[ldaps://a.example.org ldaps://b.example.org\] +\S+/chancery.yaml:10:3$`,
 		`(?m)^directory.user.base +ou=people,dc=example,dc=org +default$`, `(?m)^git.branch +main +\S+/chancery.yaml:18:11$`,
+		`(?m)^callers\[0\].credentials\[1\].subject +CN=y +\S+`, `(?m)^foreign_cas\[0\].file +/\S+/trust/corp.pem +\S+`,
 		`(?m)^directory.password_file +/\S+/secrets/ldap +\S+:12:18$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(stdout) {
@@ -222,6 +235,7 @@ func TestConfigShow(t *testing.T) {
 func TestConfigNeeded(t *testing.T) {
 	t.Parallel()
 	n := 0
+	whole := wholeConfig + "foreign_cas:\n  - name: corp\n    file: corp.pem\n"
 	for _, r := range site.References() {
 		name := r.Key[strings.LastIndexAny(r.Key, ".]")+1:]
 		if r.File != site.ConfigName || r.Needed != "yes" {
@@ -234,14 +248,14 @@ func TestConfigNeeded(t *testing.T) {
 			}
 			continue
 		}
-		text := regexp.MustCompile(`(?m)^( *(?:- )?)`+name+`: .*$`).ReplaceAllStringFunc(wholeConfig, func(line string) string {
+		text := regexp.MustCompile(`(?m)^( *(?:- )?)`+name+`: .*$`).ReplaceAllStringFunc(whole, func(line string) string {
 			if strings.Contains(line, "- ") {
 				return line[:strings.Index(line, "- ")+2] + "zzz: 1"
 			}
 			return ""
 		})
 		_, err := load(t, t.TempDir(), strings.Replace(text, "- zzz: 1\n    grants:", "- grants:", 1))
-		if text == wholeConfig || err == nil {
+		if text == whole || err == nil {
 			t.Errorf("%s: %v", r.Key, err)
 		}
 	}
@@ -283,7 +297,7 @@ func TestCredentials(t *testing.T) {
 // that is accepted too.
 func FuzzConfig(f *testing.F) {
 	for _, text := range []string{
-		wholeConfig, "listen: [", "a: &b c\n", "git:\n- x\n", "callers:\n  - {name: x, grants: [{}]}\n", "? a\n: b\n", "\"a.b\": {c: d}\n", "'': 1\n",
+		wholeConfig, "listen: [", "a: &b c\n", "git:\n- x\n", "callers:\n  - {name: x, grants: [{}]}\n", strings.Replace(wholeConfig, "name: hr", "name: hr\n    credentials: [{issuer: 'CN=a,O=\\20', subject: \"CN=\\\\,\"}]", 1), "? a\n: b\n", "\"a.b\": {c: d}\n", "'': 1\n",
 		strings.Replace(wholeConfig, "./trust/", "|\n  trust\n", 1), strings.Replace(wholeConfig, "main", "!!str main", 1),
 		strings.Replace(wholeConfig, "callers:", "callers: # who\n  # may", 1), strings.ReplaceAll(wholeConfig, "\n", "\r\n"),
 	} {

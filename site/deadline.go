@@ -18,6 +18,7 @@ import (
 const (
 	codeExpiryService  = "expiry.service"  // the certificate that the RPC is served with
 	codeExpiryCaller   = "expiry.caller"   // the newest certificate of a configured caller
+	codeExpiryForeign  = "expiry.foreign"  // a foreign CA, by whose certificates callers come in
 	codeExpiryIssuer   = "expiry.issuer"   // an issuing CA
 	codeExpiryRoot     = "expiry.root"     // the root CA
 	codeExpiryRootList = "expiry.root_crl" // the newest CRL of the offline root
@@ -67,13 +68,13 @@ func (d Deadline) Severity(now time.Time) Severity {
 }
 
 // Deadlines gives what ends some day: the service's own certificate, the newest of each configured caller,
-// the CAs, the root's CRL and the published lists. It needs no key room and reads no more as certificates
+// the CAs, foreign ones too, the root's CRL and the published lists. It needs no key room and reads no more as certificates
 // become many. With an error it still gives what could be read.
 func Deadlines(ctx context.Context, c Config, s *store.Store) ([]Deadline, error) {
 	var all []Deadline
 	var failed error
 	for _, read := range []func(context.Context, *store.Store) ([]Deadline, error){
-		c.serviceDeadline, c.callerDeadlines, c.ceremonyDeadlines, c.listDeadlines,
+		c.serviceDeadline, c.callerDeadlines, c.foreignDeadlines, c.ceremonyDeadlines, c.listDeadlines,
 	} {
 		some, err := read(ctx, s)
 		all = append(all, some...)

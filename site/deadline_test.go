@@ -46,9 +46,12 @@ func TestDeadlines(t *testing.T) {
 	folder := copyOf(t, worlds(t).night)
 	run(t, "git", "clone", "-q", filepath.Join(folder, "config.git"), filepath.Join(folder, "pulled"))
 	at := func(name ...string) string { return filepath.Join(append([]string{folder}, name...)...) }
+	run(t, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", at("corp.key"), "-out", at("corp.pem"), "-days", "99", "-subj", "/CN=Corp")
+	files("echo 'foreign_cas: [{name: corp, file: corp.pem}]' >> chancery.yaml")(t, folder)
 	want := map[string]string{
 		"expiry.service localhost":   endOf(t, "x509", at("secrets", "server.pem")),
 		"expiry.caller provisioning": endOf(t, "x509", at("callers", "provisioning.pem")),
+		"expiry.foreign corp":        endOf(t, "x509", at("corp.pem")),
 		"expiry.root root":           endOf(t, "x509", at("trust", "root.pem")),
 		"expiry.root_crl root":       endOf(t, "crl", at("keyroom", "root.crl.pem")),
 	}

@@ -70,7 +70,7 @@ func TestDoctorCodes(t *testing.T) {
 	}
 	quoted := regexp.MustCompile(`"((?:config|owed|(?:check|service|store|room|clock|owed|key|split|offline|mode|disk|directory|git|unit|host)\.[a-z_]+))"`)
 	used := map[string]bool{
-		codeExpiryService: true, codeExpiryCaller: true, codeExpiryIssuer: true,
+		codeExpiryService: true, codeExpiryCaller: true, codeExpiryForeign: true, codeExpiryIssuer: true,
 		codeExpiryRoot: true, codeExpiryRootList: true, codeExpiryList: true,
 	}
 	for _, source := range sources {

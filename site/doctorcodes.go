@@ -69,6 +69,7 @@ func keyCodes() []findingKind {
 		{"key.issuer", SeverityCritical, "the certificate of an issuing CA does not chain to trust/root.pem", fixOwner, true},
 		{"expiry.service", "", "the service's own certificate ends", "each finding says it", false},
 		{"expiry.caller", "", "a caller's newest certificate ends", "each finding says it", false},
+		{"expiry.foreign", "", "a foreign CA ends, by whose certificates callers come in", "each finding says it", false},
 		{"expiry.issuer", "", "an issuing CA ends", "each finding says it", false},
 		{"expiry.root", "", "the root ends", "each finding says it", false},
 		{"expiry.root_crl", "", "the root's list ends", "each finding says it", false},

@@ -1,12 +1,14 @@
 package site
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/rpc"
+	"github.com/chancery-ca/chancery/store"
 )
 
 // callers is who may use the RPC, with the certificates of the foreign CAs as their files have them now. Errors
@@ -51,4 +53,19 @@ func (c *Config) checkCallers() error {
 		return wrong("trust", "trust: %w", err)
 	}
 	return config.CheckCAs(own, time.Now())
+}
+
+// foreignDeadlines gives the end of each foreign CA.
+func (c Config) foreignDeadlines(context.Context, *store.Store) ([]Deadline, error) {
+	config, err := c.callers()
+	var all []Deadline
+	for _, f := range config.ForeignCAs {
+		if f.Certificate != nil {
+			all = append(all, Deadline{
+				codeExpiryForeign, f.Name, f.Certificate.NotAfter,
+				"get the CA's next certificate, name its file in foreign_cas, and reload; or take the CA out if no caller comes in by it any more",
+			})
+		}
+	}
+	return all, err
 }
