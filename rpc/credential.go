@@ -117,6 +117,19 @@ func newCredential(caller string, conf Credential) (*credential, *ConfigError) {
 	return c, nil
 }
 
+// NameOf is the credential that names a certificate by its issuer and its subject.
+func NameOf(c *x509.Certificate) (Credential, error) {
+	issuer, err := spellDN(c.RawIssuer)
+	if err != nil {
+		return Credential{}, fmt.Errorf("the issuer: %w", err)
+	}
+	subject, err := spellDN(c.RawSubject)
+	if err != nil {
+		return Credential{}, fmt.Errorf("the subject: %w", err)
+	}
+	return Credential{Issuer: issuer, Subject: subject}, nil
+}
+
 // add gives whose it is already, if it is somebody's.
 func (all *credentials) add(c *credential) (other string) {
 	if c.kind == byKey {

@@ -12,11 +12,11 @@ import (
 func callerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "caller",
-		Short: "Give a caller a new key without asking the service",
+		Short: "List, add and remove callers, and give one a new key",
 		Args:  subcommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(rotateCallerCommand())
+	cmd.AddCommand(listCallersCommand(), addCallerCommand(), removeCallerCommand(), rotateCallerCommand())
 	return cmd
 }
 
