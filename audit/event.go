@@ -134,6 +134,8 @@ type IssueIntent struct {
 	SealedSHA256 string       `json:"sealed_sha256,omitempty"` // of the subject's secrets, sealed to a delivery key
 	Entry        string       `json:"entry,omitempty"`         // the directory entry it will be published to
 	Renews       cert.Serial  `json:"renews,omitempty"`        // the certificate whose names it has
+
+	Request *SignedRequest `json:"request,omitempty"` // that it answers, if the caller signs
 }
 
 // IssueDone says that the key room signed what the intent at index Intent announced. Revocation is set
@@ -192,6 +194,8 @@ type RevokeDone struct {
 	Reason     cert.Reason   `json:"reason"`
 	Revoked    []Revocation  `json:"revoked,omitempty"`
 	Pending    []cert.Serial `json:"pending,omitempty"`
+
+	Request *SignedRequest `json:"request,omitempty"` // if the caller signs
 }
 
 // Release takes one certificate off hold.
@@ -206,6 +210,8 @@ type ReleaseDone struct {
 	BodySHA256 string    `json:"body_sha256"`
 	Rule       string    `json:"rule"`
 	Released   []Release `json:"released,omitempty"`
+
+	Request *SignedRequest `json:"request,omitempty"` // if the caller signs
 }
 
 // CRLIntent announces a list. The key room puts every revocation that it has read into it.

@@ -77,12 +77,13 @@ func unknown(err error) error {
 // Call is who asks, and under which id.
 type Call struct {
 	Who        audit.Actor
-	Rule       string // the grant that allows the call
-	RequestID  string // is needed; a retry under it gets the same answer
-	Made       bool   // RequestID was made for the caller, who named none
-	BodySHA256 string // of the decoded request without its id, lower-case hex
-	Plan       bool   // say what would happen and change nothing
-	Decision   string // of an earlier Plan, "" for none: refuse if it would be another now
+	Rule       string               // the grant that allows the call
+	RequestID  string               // is needed; a retry under it gets the same answer
+	Made       bool                 // RequestID was made for the caller, who named none
+	BodySHA256 string               // of the decoded request without its id, lower-case hex
+	Plan       bool                 // say what would happen and change nothing
+	Decision   string               // of an earlier Plan, "" for none: refuse if it would be another now
+	Request    *audit.SignedRequest // the call as its caller signed it, if that one signs
 	// Spend is asked before anything is changed by some grants, and may refuse. giveBack is called if nothing was
 	// changed after all. It may be nil.
 	Spend func(rules ...string) (giveBack func(), err error)

@@ -277,13 +277,22 @@ func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Ent
 			Issuer: row.Issuer, Serial: row.Serial, Purpose: row.Purpose, CN: row.CN, SANs: row.SANs,
 			KeyType: row.KeyType, KeyMadeBy: d.keyBy,
 			NotBefore: row.NotBefore, NotAfter: row.NotAfter, Deadline: row.Deadline,
-			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry, Renews: d.renews,
+			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry, Renews: d.renews, Request: call.Request,
+		}
+		if err := intent.CheckRequest(); err != nil {
+			return nil, otherwiseSpelled(err)
 		}
 		if d.sealed != nil {
 			intent.SealedSHA256 = cert.SHA256(d.sealed)
 		}
 		return intent, nil
 	})
+}
+
+// otherwiseSpelled refuses what the key room would refuse: it compares a signed request with what the log says as
+// both are written.
+func otherwiseSpelled(err error) error {
+	return refuse("request.spelling", "%v; sign a request that spells names as the certificate has them, which a plan tells", err)
 }
 
 // finder reads the books: on the store's writer, or beside it.

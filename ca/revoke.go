@@ -132,7 +132,7 @@ func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
 func (w *revocation) revoke(tx *store.Tx, selected []store.Certificate) (audit.Event, error) {
 	done := &audit.RevokeDone{
 		RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Method: w.request.Method, Rule: w.rule(),
-		Reason: w.request.Reason, Revoked: []audit.Revocation{},
+		Reason: w.request.Reason, Revoked: []audit.Revocation{}, Request: w.call.Request,
 	}
 	for _, c := range selected {
 		rev, err := tx.Revoke(c.Serial, tx.Now(), w.request.Reason)
@@ -149,13 +149,17 @@ func (w *revocation) revoke(tx *store.Tx, selected []store.Certificate) (audit.E
 }
 
 func (w *revocation) release(tx *store.Tx, selected []store.Certificate) (audit.Event, error) {
-	done := &audit.ReleaseDone{RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule()}
+	done := &audit.ReleaseDone{RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule(), Request: w.call.Request}
+	var names []string
 	for _, c := range selected {
 		released, err := tx.Release(c.Serial)
 		if err != nil {
 			return nil, err
 		}
-		done.Released = append(done.Released, released)
+		done.Released, names = append(done.Released, released), append(names, c.CN)
+	}
+	if err := done.CheckRequest(names); err != nil {
+		return nil, otherwiseSpelled(err)
 	}
 	return done, nil
 }

@@ -41,6 +41,8 @@ func neverReached() map[string]string {
 		"keyroom.intent.other_room": own,
 		"keyroom.csr.other_key":     own,
 		"keyroom.log.gap":           own,
+		"keyroom.request.other":     "the daemon compares the same before",
+		"keyroom.request.spent":     "the daemon knows the request_id too, and answers it again",
 		"keyroom.serial.revoked":    "the daemon enters no revocation of what is not signed",
 		"keyroom.serial.signed":     "no serial is announced twice",
 		"keyroom.open.caller":       redeliver,

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -27,6 +28,10 @@ type Caller struct {
 	Credentials []Credential `yaml:"credentials"` // none: a certificate of the callers CA with Name as its common name
 	Grants      []Grant      `yaml:"grants"`      // none: only the system methods
 	PerSecond   float64      `yaml:"per_second"`  // calls, on average, with twice as many at once; 0: 100
+
+	// SigningKeys are public keys, as audit.ParseSigningKey reads them, by one of which every request has to be
+	// signed. None: requests are not signed.
+	SigningKeys []string `yaml:"signing_keys"`
 }
 
 // Grant allows methods for purposes and names. A call needs one grant that allows all of it; in the log
@@ -75,10 +80,11 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 
 // caller is a configured caller.
 type caller struct {
-	name   string
-	grants []grant
-	now    func() time.Time
-	limit  *rate.Limiter
+	name    string
+	signers []crypto.PublicKey // none: its requests are not signed
+	grants  []grant
+	now     func() time.Time
+	limit   *rate.Limiter
 	// refusals are entered one by one as long as it allows, and after that as one count a code and minute: a
 	// caller that repeats a mistake for days must not fill the disk.
 	refusals *rate.Limiter
@@ -137,6 +143,8 @@ func newCaller(conf Caller, granted []string, now func() time.Time) (c *caller, 
 	}
 	c = &caller{name: conf.Name, now: now, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond))),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce)}
+	signers, bad := newSigners(conf.SigningKeys)
+	c.signers, wrong = signers, append(wrong, bad...)
 	for i, g := range conf.Grants {
 		key := fmt.Sprintf("grants[%d]", i)
 		one, err := newGrant(conf.Name, g, granted)

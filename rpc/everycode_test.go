@@ -42,7 +42,7 @@ func TestEveryCode(t *testing.T) {
 	t.Run("all", func(t *testing.T) {
 		for what, provoke := range map[string]func(*testing.T, *sync.Map){
 			"as asked": refusedAsAsked, "books": refusedByBooks, "revoked": refusedAsRevoked, "time": refusedByTime, "secrets": secretsGone, "directory": refusedByDirectory,
-			"constraint": refusedByConstraint, "lint": refusedByLint, "limits": refusedByLimits, "rate": refusedByRate, "setup": refusedBySetup,
+			"constraint": refusedByConstraint, "lint": refusedByLint, "limits": refusedByLimits, "rate": refusedByRate, "unsigned": refusedUnsigned, "setup": refusedBySetup,
 			"clock": refusedByClock, "others": refusedByOthers, "trouble": refusedInTrouble, "old copy": refusedAsOldCopy,
 		} {
 			t.Run(what, func(t *testing.T) {

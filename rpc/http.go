@@ -108,11 +108,14 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		return
 	}
 	c, f := e.decode(body)
+	if f == nil {
+		rq.method = c.method
+		f = s.checkSignature(rq, r, body)
+	}
 	if f != nil {
 		s.write(w, e, true, 0, "", e.encodeFault(c, s.misunderstood(ctx, rq, f)))
 		return
 	}
-	rq.method = c.method
 	value, f := s.guarded(ctx, rq, c.params)
 	if f != nil {
 		s.write(w, e, true, 0, "", e.encodeFault(c, f))

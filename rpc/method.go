@@ -70,10 +70,11 @@ type request struct {
 	made      bool   // the caller gave none, so it was made for it: every answer says it, and a retry can use it
 	body      string // SHA-256 of what is asked, lower-case hex
 	about     about
-	decision  string   // of the plan that it names, if it names one
-	plan      *ca.Plan // what it would do, if it only asks
-	result    string // how it ended, for Options.Observe
-	transport string // which codec it came by
+	signed    *audit.SignedRequest // by a caller who signs
+	decision  string               // of the plan that it names, if it names one
+	plan      *ca.Plan             // what it would do, if it only asks
+	result    string               // how it ended, for Options.Observe
+	transport string               // which codec it came by
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets
@@ -116,6 +117,9 @@ const maxRequestID = 128
 // takeRequestID takes up the caller's request id, if it gave one.
 func (rq *request) takeRequestID() error {
 	id := rq.about.requestID
+	if id == "" && rq.signed != nil && changes(rq.method) {
+		return refuse("request_id.missing", "a signed request that changes something needs a request_id: it could be used twice")
+	}
 	if id == "" {
 		return nil
 	}
@@ -151,7 +155,7 @@ func (rq *request) hashBody(p any) error {
 // asCall is the request as ca wants it.
 func (rq *request) asCall(rule string) ca.Call {
 	return ca.Call{
-		Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan, Decision: rq.decision, Spend: rq.caller.spend,
+		Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan, Decision: rq.decision, Request: rq.signed, Spend: rq.caller.spend,
 	}
 }
 

@@ -24,6 +24,9 @@ type ended struct {
 }
 
 func (s *Server) multicall(ctx context.Context, rq *request, params []any) (any, error) {
+	if rq.signed != nil {
+		return nil, &fault{codeUnsigned, "signature.multicall", "a signed request is one call: the log shows it with what came of it"}
+	}
 	if len(params) != 1 {
 		return nil, invalid("params", "%d parameters; want one array of calls", len(params))
 	}

@@ -35,9 +35,7 @@ func (r *Room) Handle(b signer.Batch) (signer.Reply, error) {
 	// Microseconds, as the journal keeps them: a replay must decide as this does.
 	w := &work{room: r, now: r.now().UTC().Truncate(time.Microsecond), leaves: leaves, first: b.From}
 	r.doubtClock(w.now)
-	for i, leaf := range leaves {
-		r.read(b.From+int64(i), b.Leaves[i], leaf.Event, w.now)
-	}
+	w.readAll(b)
 	results := make([]signer.Result, len(b.Calls))
 	for i, call := range b.Calls {
 		results[i] = w.answer(call)

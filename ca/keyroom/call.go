@@ -94,12 +94,15 @@ func (w *work) intent(index int64) (*audit.IssueIntent, audit.Leaf, error) {
 // signCert signs what the intent at index announces, once: the same serial and TBS again gives the
 // stored certificate.
 func (w *work) signCert(index int64, csr []byte) ([]byte, error) {
-	intent, _, err := w.intent(index)
+	intent, leaf, err := w.intent(index)
 	if err != nil {
 		return nil, err
 	}
 	if der, err := w.already(intent); der != nil || err != nil {
 		return der, err
+	}
+	if err := w.checkRequest(intent, leaf); err != nil {
+		return nil, err
 	}
 	if w.room.barred[intent.Serial] {
 		return nil, refuse("serial.revoked", "the log revoked serial %s before it was signed", intent.Serial)

@@ -17,18 +17,19 @@ import (
 // Config is keyroom.json: strict JSON, paths relative to the file. The limits in it are the room's own;
 // the daemon cannot widen them.
 type Config struct {
-	Room           string         `json:"room"`                      // identity of the room; intents name it
-	Origin         string         `json:"origin"`                    // of the log it follows
-	Socket         string         `json:"socket"`                    // Unix socket
-	State          string         `json:"state"`                     // folder with the journal and the encrypted keys
-	DeliveryFolder string         `json:"delivery_folder,omitempty"` // folder of the delivery keys, best in memory; empty: State
-	PassphraseFile string         `json:"passphrase_file"`           // opens the keys
-	AllowedUIDs    []int          `json:"allowed_uids"`              // who may connect besides root; empty: only the room's own user
-	RecoveryKey    string         `json:"recovery_key"`              // verifier key of the offline recovery key
-	Issuers        []IssuerConfig `json:"issuers"`
-	PerHour        int64          `json:"certificates_per_hour"`
-	PerDay         int64          `json:"certificates_per_day"`
-	DeliveryHours  *int           `json:"delivery_hours,omitempty"` // how long sealed secrets are opened for their caller, 0: not at all; nil: 24
+	Room           string          `json:"room"`                      // identity of the room; intents name it
+	Origin         string          `json:"origin"`                    // of the log it follows
+	Socket         string          `json:"socket"`                    // Unix socket
+	State          string          `json:"state"`                     // folder with the journal and the encrypted keys
+	DeliveryFolder string          `json:"delivery_folder,omitempty"` // folder of the delivery keys, best in memory; empty: State
+	PassphraseFile string          `json:"passphrase_file"`           // opens the keys
+	AllowedUIDs    []int           `json:"allowed_uids"`              // who may connect besides root; empty: only the room's own user
+	RecoveryKey    string          `json:"recovery_key"`              // verifier key of the offline recovery key
+	Issuers        []IssuerConfig  `json:"issuers"`
+	PerHour        int64           `json:"certificates_per_hour"`
+	PerDay         int64           `json:"certificates_per_day"`
+	Callers        []SigningCaller `json:"callers,omitempty"`        // whose requests the room wants to see signed
+	DeliveryHours  *int            `json:"delivery_hours,omitempty"` // how long sealed secrets are opened for their caller, 0: not at all; nil: 24
 }
 
 // IssuerConfig is one issuing CA and what it may sign. Its certificate and key are <id>.pem and
@@ -107,6 +108,9 @@ func (c *Config) check() error {
 	}
 	if h := c.deliveryHours(); h < 0 || h > maxDeliveryHours {
 		return wrong("delivery_hours", "delivery_hours is %d; want 0 to %d", h, maxDeliveryHours)
+	}
+	if _, err := c.signers(); err != nil {
+		return err
 	}
 	seen := make(map[cert.Issuer]bool)
 	for n, i := range c.Issuers {

@@ -110,7 +110,7 @@ func checkKeys(text []byte) error {
 	for _, t := range []struct {
 		prefix string
 		of     reflect.Type
-	}{{"", reflect.TypeFor[Config]()}, {"issuers[].", reflect.TypeFor[IssuerConfig]()}} {
+	}{{"", reflect.TypeFor[Config]()}, {"issuers[].", reflect.TypeFor[IssuerConfig]()}, {"callers[].", reflect.TypeFor[SigningCaller]()}} {
 		for i := range t.of.NumField() {
 			name, _, _ := strings.Cut(t.of.Field(i).Tag.Get("json"), ",")
 			known[t.prefix+name] = true

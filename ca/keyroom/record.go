@@ -30,6 +30,7 @@ const (
 	didList    effectKind = 3 // a list: index, issuer, number, thisUpdate (as when), dropped; data (its SHA-256)
 	didOpen    effectKind = 4 // sealed secrets: index, serial
 	didConfirm effectKind = 5 // an operator confirmed the clock
+	didIgnore  effectKind = 6 // a release that its caller has not signed was ignored: index
 )
 
 // effect is one thing done. Which members mean something depends on kind.

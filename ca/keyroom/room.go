@@ -42,13 +42,15 @@ type Room struct {
 	root     []byte // DER
 	rootCRL  []byte // DER
 	issuers  map[cert.Issuer]*issuer
+	signers  map[string][]crypto.PublicKey // of callers whose requests have to be signed
 
 	mu      sync.Mutex
 	journal *journal
 	tree    *audit.Tree
 	signed  map[cert.Serial]signature
 	voided  map[cert.Serial]bool
-	barred  map[cert.Serial]bool // revoked before they were signed: no list would ever hold them
+	barred  map[cert.Serial]bool       // revoked before they were signed: no list would ever hold them
+	asked   map[askedKey][]cert.Serial // what each signed request was used for
 	budget  budget
 	lists   int64
 	last    time.Time // of the last record
@@ -98,6 +100,9 @@ func Open(o Options) (*Room, error) {
 		return nil, err
 	}
 	defer clear(passphrase)
+	if r.signers, err = o.Config.signers(); err != nil {
+		return nil, err
+	}
 	if err := r.loadKeys(passphrase); err != nil {
 		return nil, err
 	}
@@ -123,6 +128,7 @@ func (r *Room) follow(path string) (err error) {
 	r.tree = new(audit.Tree)
 	r.signed, r.voided = make(map[cert.Serial]signature), make(map[cert.Serial]bool)
 	r.barred = make(map[cert.Serial]bool)
+	r.asked = make(map[askedKey][]cert.Serial)
 	if r.journal, err = openJournal(path, r.config.Room, r.config.Origin, r.replay); err != nil {
 		return err
 	}
@@ -254,12 +260,17 @@ func (r *Room) replay(rec record) error {
 	if rec.first != r.tree.Size() {
 		return fmt.Errorf("its leaves begin at %d, not at %d", rec.first, r.tree.Size())
 	}
+	ignored := make(map[int64]bool)
+	for _, e := range rec.effects {
+		ignored[e.index] = ignored[e.index] || e.kind == didIgnore
+	}
 	for i, leaf := range rec.leaves {
+		index := rec.first + int64(i)
 		decoded, err := audit.Decode(leaf)
 		if err != nil {
-			return fmt.Errorf("leaf %d: %w", rec.first+int64(i), err)
+			return fmt.Errorf("leaf %d: %w", index, err)
 		}
-		r.read(rec.first+int64(i), leaf, decoded.Event, rec.time)
+		r.read(index, leaf, decoded, rec.time, ignored[index])
 	}
 	if r.tree.Root() != rec.root {
 		return errors.New("its leaves do not give its root")
@@ -277,9 +288,13 @@ func (r *Room) replay(rec record) error {
 }
 
 // read follows one leaf of the log, which the room has read at the time now of its own clock.
-func (r *Room) read(index int64, leaf []byte, event audit.Event, now time.Time) {
-	r.tree.Append(leaf)
-	switch e := event.(type) {
+func (r *Room) read(index int64, text []byte, leaf audit.Leaf, now time.Time, ignored bool) {
+	r.tree.Append(text)
+	if ignored {
+		return
+	}
+	r.noteRequest(leaf.Actor.Name, leaf.Event)
+	switch e := leaf.Event.(type) {
 	case *audit.RevokeDone:
 		for _, revocation := range e.Revoked {
 			r.revoke(index, revocation, now)

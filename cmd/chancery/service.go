@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -31,6 +33,7 @@ var errUnsettled = errors.New("not settled")
 type service struct {
 	dir, caller           string
 	url, cert, key, trust string
+	signingKey            string
 	output                string
 	rpc                   *client.Client
 }
@@ -43,6 +46,7 @@ func (s *service) flags(cmd *cobra.Command) {
 	f.StringVar(&s.cert, "cert", "", "`FILE` with the caller's certificate, PEM")
 	f.StringVar(&s.key, "key", "", "`FILE` with the caller's key, PEM")
 	f.StringVar(&s.trust, "trust", "", "`FILE` with the root certificate that the service's own chains to, PEM")
+	f.StringVar(&s.signingKey, "signing-key", "", "`FILE` with the key that signs the caller's requests, PEM, if the service wants them signed")
 	completeDir(cmd, "dir")
 	complete(cmd, "url")
 	complete(cmd, "caller")
@@ -95,6 +99,31 @@ func (s *service) open() error {
 		return fmt.Errorf("%w: %w", site.ErrConfig, err)
 	}
 	s.url, s.rpc = u.String(), client.New(u.String(), config)
+	return s.sign(config.Certificates[0].Leaf.Subject.CommonName)
+}
+
+// sign has every request signed, if there is a key for it.
+func (s *service) sign(caller string) error {
+	if s.signingKey == "" {
+		return nil
+	}
+	text, err := os.ReadFile(s.signingKey)
+	if err != nil {
+		return fmt.Errorf("%w: --signing-key: %w", errUsage, err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return fmt.Errorf("%w: --signing-key: %s holds no key in PEM", errUsage, s.signingKey)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return fmt.Errorf("%w: --signing-key: %w (want PKCS#8, as openssl genpkey writes it)", errUsage, err)
+	}
+	key, ok := private.(crypto.Signer)
+	if !ok {
+		return fmt.Errorf("%w: --signing-key: %s holds a key that cannot sign", errUsage, s.signingKey)
+	}
+	s.rpc.Sign(caller, key)
 	return nil
 }
 

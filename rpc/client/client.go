@@ -8,7 +8,12 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +49,7 @@ type Client struct {
 	url  string
 	http *http.Client
 	last atomic.Int64
+	sign func(body []byte) (header string, err error) // nil: requests are not signed
 }
 
 // New makes a client of the service at url, for instance https://ca.example.org:8443/rpc. config holds
@@ -59,6 +65,25 @@ func New(url string, config *tls.Config) *Client {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// Sign has every request signed from now on with the signing key of a caller, Ed25519 or ECDSA P-256, as the
+// service is set up to want it. A signed request that changes something needs a request_id.
+func (c *Client) Sign(caller string, key crypto.Signer) {
+	c.sign = func(body []byte) (string, error) {
+		at := time.Now().Unix()
+		text := fmt.Appendf(nil, "chancery-request-v1\n%s\n%d\n%x\n", caller, at, sha256.Sum256(body))
+		var hash crypto.Hash
+		if _, ok := key.Public().(ed25519.PublicKey); !ok {
+			sum := sha256.Sum256(text)
+			hash, text = crypto.SHA256, sum[:]
+		}
+		signature, err := key.Sign(rand.Reader, text, hash)
+		if err != nil {
+			return "", fmt.Errorf("signing the request: %w", err)
+		}
+		return fmt.Sprintf("%d %s", at, base64.StdEncoding.EncodeToString(signature)), nil
+	}
 }
 
 // Close ends idle connections.
@@ -116,6 +141,13 @@ func (c *Client) post(ctx context.Context, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if c.sign != nil {
+		signature, err := c.sign(body)
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("Chancery-Signature", signature)
+	}
 	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,165 @@
+package keyroom
+
+import (
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"slices"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/signer"
+)
+
+// SigningCaller is a caller whose requests have to be signed with a key of its own, or the room does nothing in its
+// name: then neither the caller's TLS key nor the daemon is enough.
+type SigningCaller struct {
+	Name        string   `json:"name"`         // as in chancery.yaml
+	SigningKeys []string `json:"signing_keys"` // see audit.ParseSigningKey; two while one replaces the other
+}
+
+// signers are the keys by caller.
+func (c *Config) signers() (map[string][]crypto.PublicKey, error) {
+	all := make(map[string][]crypto.PublicKey)
+	for n, caller := range c.Callers {
+		at := fmt.Sprintf("callers[%d]", n)
+		if caller.Name == "" || all[caller.Name] != nil || len(caller.SigningKeys) == 0 {
+			return nil, wrong(at, "caller %q: want a name, once, and signing_keys", caller.Name)
+		}
+		for m, text := range caller.SigningKeys {
+			key, err := audit.ParseSigningKey(text)
+			if err != nil {
+				return nil, wrong(fmt.Sprintf("%s.signing_keys[%d]", at, m), "caller %s: %v", caller.Name, err)
+			}
+			all[caller.Name] = append(all[caller.Name], key)
+		}
+	}
+	return all, nil
+}
+
+// noteRequest remembers what a signed request was used for.
+func (r *Room) noteRequest(caller string, event audit.Event) {
+	switch e := event.(type) {
+	case *audit.IssueIntent:
+		if e.Request != nil {
+			r.asked[askedKey{caller, e.RequestID}] = append(r.asked[askedKey{caller, e.RequestID}], e.Serial)
+		}
+	case *audit.ReleaseDone:
+		if e.Request != nil {
+			r.asked[askedKey{caller, e.RequestID}] = nil
+		}
+	}
+}
+
+// askedKey is a request: a caller gives no id to two.
+type askedKey struct{ caller, id string }
+
+// checkRequest refuses to sign in the name of a caller who signs what that caller has not just asked for.
+func (w *work) checkRequest(intent *audit.IssueIntent, leaf audit.Leaf) error {
+	caller := leaf.Actor.Name
+	keys := w.room.signers[caller]
+	if leaf.Actor.Kind != audit.ByCaller || keys == nil {
+		return nil
+	}
+	if intent.Request == nil {
+		return refuse("request.unsigned", "the request of %s is not signed, as keyroom.json wants it", caller)
+	}
+	if err := intent.Request.Verify(caller, keys); err != nil {
+		return refuse("request.signature", "%v", err)
+	}
+	if age := w.now.Sub(intent.Request.At); age > clockSkew || age < -clockSkew {
+		return refuse("request.time", "the request was signed at %s, and the room's clock says %s", stamp(intent.Request.At), stamp(w.now))
+	}
+	if err := intent.CheckRequest(); err != nil {
+		return refuse("request.other", "%v", err)
+	}
+	for _, serial := range w.room.asked[askedKey{caller, intent.RequestID}] {
+		if serial != intent.Serial && w.hasSigned(serial) {
+			return refuse("request.spent", "the request %.128q of %s has got certificate %s", intent.RequestID, caller, serial)
+		}
+	}
+	return w.checkRenewed(intent)
+}
+
+// hasSigned tells whether a serial is signed, in the journal or in this batch.
+func (w *work) hasSigned(serial cert.Serial) bool {
+	_, ok := w.room.signed[serial]
+	return ok || slices.ContainsFunc(w.effects, func(e effect) bool { return e.kind == didSign && e.serial == serial })
+}
+
+// checkRenewed compares the names of a renewal with those of the certificate that it renews: the request says only
+// which one that is.
+func (w *work) checkRenewed(intent *audit.IssueIntent) error {
+	if intent.Renews == "" {
+		return nil
+	}
+	old, err := w.room.certificate(intent.Renews)
+	if err != nil {
+		return refuse("request.other", "%v", err)
+	}
+	var addresses []string
+	for _, ip := range old.IPAddresses {
+		addresses = append(addresses, ip.String())
+	}
+	if old.Subject.CommonName != intent.CN || !slices.Equal(old.DNSNames, intent.SANs.DNS) ||
+		!slices.Equal(old.EmailAddresses, intent.SANs.Email) || !slices.Equal(addresses, intent.SANs.IP) || len(intent.SANs.URI) > 0 {
+		return refuse("request.other", "the names are not those of certificate %s", intent.Renews)
+	}
+	return nil
+}
+
+// certificate gives one that the room has signed.
+func (r *Room) certificate(serial cert.Serial) (*x509.Certificate, error) {
+	s, ok := r.signed[serial]
+	if !ok {
+		return nil, fmt.Errorf("this room has not signed certificate %s", serial)
+	}
+	der, err := r.stored(s, serial)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// unasked tells why a release is ignored: in the name of a caller who signs, only that caller's request ends a hold.
+// Its time is not looked at, since the room may read it late; it counts once.
+func (r *Room) unasked(leaf audit.Leaf) error {
+	release, ok := leaf.Event.(*audit.ReleaseDone)
+	caller := leaf.Actor.Name
+	keys := r.signers[caller]
+	if !ok || leaf.Actor.Kind != audit.ByCaller || keys == nil {
+		return nil
+	}
+	if release.Request == nil {
+		return refuse("request.unsigned", "the release by %s is not signed, as keyroom.json wants it", caller)
+	}
+	if err := release.Request.Verify(caller, keys); err != nil {
+		return err
+	}
+	if _, spent := r.asked[askedKey{caller, release.RequestID}]; spent {
+		return refuse("request.spent", "the request %.128q of %s was used before", release.RequestID, caller)
+	}
+	var names []string
+	for _, one := range release.Released {
+		c, err := r.certificate(one.Serial)
+		if err != nil {
+			return err
+		}
+		names = append(names, c.Subject.CommonName)
+	}
+	return release.CheckRequest(names)
+}
+
+// readAll follows the leaves of a batch. What is ignored of them stands in the journal, so that a replay does not
+// depend on which keys are configured then.
+func (w *work) readAll(b signer.Batch) {
+	for i, leaf := range w.leaves {
+		index := b.From + int64(i)
+		err := w.room.unasked(leaf)
+		if err != nil {
+			w.room.log.Error("a release is ignored", "index", index, "caller", leaf.Actor.Name, "reason", err)
+			w.effects = append(w.effects, effect{kind: didIgnore, index: index})
+		}
+		w.room.read(index, b.Leaves[i], leaf, w.now, err != nil)
+	}
+}

@@ -1,0 +1,249 @@
+package keyroom
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/signer"
+	"github.com/chancery-ca/chancery/crl/list"
+)
+
+// signingHall is a hall whose room wants the requests of provisioning signed.
+type signingHall struct {
+	*hall
+	key ed25519.PrivateKey
+}
+
+func newSigningHall(t *testing.T) signingHall {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHall(t, func(c *Config) {
+		c.Callers = []SigningCaller{{"provisioning", []string{base64.StdEncoding.EncodeToString(der)}}}
+	})
+	return signingHall{h, private}
+}
+
+// request is one that provisioning signed now.
+func (h signingHall) request(body string, args ...any) *audit.SignedRequest {
+	r := &audit.SignedRequest{At: h.clock.now().UTC().Truncate(time.Second), Body: fmt.Appendf(nil, body, args...)}
+	r.Signature = ed25519.Sign(h.key, audit.SignedText("provisioning", r.At, r.Body))
+	return r
+}
+
+func (h signingHall) issue(cn, id string) *audit.SignedRequest {
+	return h.request(`{"jsonrpc":"2.0","id":1,"method":"ca.issue","params":[{"purpose":"user","cn":%q,"request_id":%q}]}`, cn, id)
+}
+
+// TestSignedRequests: in the name of a caller who signs, a daemon gets the certificate that was asked for, once, and
+// nothing else.
+func TestSignedRequests(t *testing.T) {
+	h := newSigningHall(t)
+	honest := h.issue("alice", "r-alice")
+	for name, spoil := range map[string]struct {
+		code  string
+		spoil func(*wanted)
+	}{
+		"not signed":    {"request.unsigned", func(w *wanted) { w.Request = nil }},
+		"another body":  {"request.signature", func(w *wanted) { w.Request.Body = append(w.Request.Body, ' ') }},
+		"another time":  {"request.signature", func(w *wanted) { w.Request.At = w.Request.At.Add(time.Second) }},
+		"another key":   {"request.signature", func(w *wanted) { w.Request.Signature[3] ^= 1 }},
+		"old":           {"request.time", func(w *wanted) { h.old(w, -6*time.Minute) }},
+		"from tomorrow": {"request.time", func(w *wanted) { h.old(w, 6*time.Minute) }},
+		"another name":  {"request.other", func(w *wanted) { w.Request = h.issue("mallory", "r-alice") }},
+		"another id":    {"request.other", func(w *wanted) { w.RequestID = "r-other" }},
+		"another method": {"request.other", func(w *wanted) {
+			w.Request = h.request(`{"method":"ca.revoke","params":{"cn":"alice","request_id":"r-alice"}}`)
+		}},
+		"several calls": {"request.other", func(w *wanted) {
+			w.Request = h.request(`{"method":"system.multicall","params":[[{"methodName":"ca.issue","params":[{"purpose":"user","cn":"alice","request_id":"r-alice"}]}]]}`)
+		}},
+		"a plan": {"request.other", func(w *wanted) {
+			w.Request = h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","plan":true}}`)
+		}},
+		"fewer days": {"request.other", func(w *wanted) {
+			w.Request = h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","valid_days":29}}`)
+		}},
+		"another kind of key": {"request.other", func(w *wanted) {
+			w.Request = h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","key_type":"RSA-3072"}}`)
+		}},
+		"more names": {"request.other", func(w *wanted) {
+			w.Request = h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","sans":{"email":["alice@example.org"]}}}`)
+		}},
+		"another key of its own": {"request.other", func(w *wanted) {
+			w.Request = h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","csr":%q}}`, base64.StdEncoding.EncodeToString(h.want("alice", nil, nil).csr))
+			w.KeyMadeBy = "caller"
+		}},
+		"a renewal": {"request.other", func(w *wanted) { w.Renews = w.Serial }},
+		"no JSON":   {"request.other", func(w *wanted) { w.Request = h.request("<methodCall/>") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := h.room.Hello().State
+			w := h.want("alice", nil, func(w *wanted) {
+				one := *honest
+				one.Body, one.Signature = append([]byte(nil), one.Body...), append([]byte(nil), one.Signature...)
+				w.Request = &one
+				spoil.spoil(w)
+			})
+			if r := h.signCert(w); r.Refused == nil || r.Refused.Code != spoil.code {
+				t.Errorf("%+v, want %s", r.Refused, spoil.code)
+			}
+			h.same(before)
+		})
+	}
+	w := h.want("alice", nil, func(w *wanted) { w.Request = honest })
+	if r := h.signCert(w); r.Refused != nil {
+		t.Fatal(r.Refused)
+	}
+	again := h.want("alice", nil, func(w *wanted) { w.Request = honest })
+	for range 2 {
+		if r := h.signCert(again); r.Refused == nil || r.Refused.Code != "request.spent" {
+			t.Errorf("the same request for another certificate: %+v", r.Refused)
+		}
+		h.restart()
+	}
+	if r := h.signCert(w); r.Refused != nil {
+		t.Errorf("the same certificate again: %v", r.Refused)
+	}
+	if r := h.ask(signer.Call{Kind: signer.SignCert, Index: h.add(daemon, h.want("ca", nil, nil).IssueIntent), CSR: w.csr}); r.Refused == nil || r.Refused.Code == "request.unsigned" {
+		t.Errorf("the daemon's own: %+v", r.Refused)
+	}
+}
+
+// old has the request signed at another time.
+func (h signingHall) old(w *wanted, by time.Duration) {
+	w.Request.At = w.Request.At.Add(by)
+	w.Request.Signature = ed25519.Sign(h.key, audit.SignedText("provisioning", w.Request.At, w.Request.Body))
+}
+
+// TestSignedRenewal: the names are those of the certificate that the request names.
+func TestSignedRenewal(t *testing.T) {
+	h := newSigningHall(t)
+	old := h.want("alice", nil, func(w *wanted) { w.Request = h.issue("alice", "r-alice") })
+	if r := h.signCert(old); r.Refused != nil {
+		t.Fatal(r.Refused)
+	}
+	renew := func(w *wanted) {
+		w.RequestID, w.Renews = "r-2", old.Serial
+		w.Request = h.request(`{"method":"ca.renew","params":{"serial":%q,"request_id":"r-2"}}`, string(old.Serial))
+	}
+	for name, w := range map[string]wanted{
+		"another name":      h.want("mallory", nil, renew),
+		"a further name":    h.want("alice", func(w *wanted) { w.SANs.Email = []string{"mallory@example.org"} }, renew),
+		"of another":        h.want("alice", nil, func(w *wanted) { renew(w); w.Renews = w.Serial }),
+		"asked as an issue": h.want("alice", nil, func(w *wanted) { renew(w); w.Renews = "" }),
+		"of nothing we know": h.want("alice", nil, func(w *wanted) {
+			renew(w)
+			w.Request = h.request(`{"method":"ca.renew","params":{"serial":"77","request_id":"r-2"}}`)
+			w.Renews = "77"
+		}),
+	} {
+		if r := h.signCert(w); r.Refused == nil || r.Refused.Code != "request.other" {
+			t.Errorf("%s: %+v", name, r.Refused)
+		}
+	}
+	if r := h.signCert(h.want("alice", nil, renew)); r.Refused != nil {
+		t.Error(r.Refused)
+	}
+}
+
+// TestSignedReleases: a hold ends in the name of a caller who signs only as that caller asked, once; what was
+// ignored stays ignored when the keys are gone from the configuration, and what counted counts.
+func TestSignedReleases(t *testing.T) {
+	h := newSigningHall(t)
+	w := h.want("alice", nil, func(w *wanted) { w.Request = h.issue("alice", "r-alice") })
+	if r := h.signCert(w); r.Refused != nil {
+		t.Fatal(r.Refused)
+	}
+	number := 0
+	held := func() bool {
+		t.Helper()
+		number++
+		l, err := list.Parse(h.list(fmt.Sprint(number)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(fmt.Sprint(l.Entries), string(w.Serial))
+	}
+	release := func(id string, request *audit.SignedRequest) {
+		h.add(alice, &audit.ReleaseDone{RequestID: id, Rule: "test", Released: []audit.Release{{Serial: w.Serial, Issuer: "users"}}, Request: request})
+	}
+	h.revoke(w.Serial, cert.CertificateHold)
+	good := h.request(`{"method":"ca.release","params":{"cn":"alice","request_id":"r-3"}}`)
+	for name, add := range map[string]func(){
+		"not signed":     func() { release("r-3", nil) },
+		"another name":   func() { release("r-3", h.request(`{"method":"ca.release","params":{"cn":"bob","request_id":"r-3"}}`)) },
+		"another id":     func() { release("r-4", good) },
+		"another method": func() { release("r-3", h.request(`{"method":"ca.hold","params":{"cn":"alice","request_id":"r-3"}}`)) },
+		"a plan": func() {
+			release("r-3", h.request(`{"method":"ca.release","params":{"cn":"alice","request_id":"r-3","plan":true}}`))
+		},
+		"another caller's": func() {
+			r := *good
+			r.Signature = ed25519.Sign(h.key, audit.SignedText("somebody", r.At, r.Body))
+			release("r-3", &r)
+		},
+	} {
+		if add(); !held() {
+			t.Fatalf("%s: the hold has ended", name)
+		}
+	}
+	release("r-3", good)
+	if held() {
+		t.Fatal("the hold has not ended")
+	}
+	h.revoke(w.Serial, cert.CertificateHold)
+	release("r-3", good)
+	if !held() {
+		t.Fatal("one request ended two holds")
+	}
+	before := h.room.Hello().State
+	h.config.Callers = nil
+	h.restart()
+	h.equal(before)
+	if !held() {
+		t.Error("what was ignored counts now")
+	}
+}
+
+// TestSigningKeysAreChecked: a key that cannot be one is found before the room starts.
+func TestSigningKeysAreChecked(t *testing.T) {
+	for name, callers := range map[string][]SigningCaller{
+		"no name":   {{"", []string{"x"}}},
+		"no key":    {{"a", nil}},
+		"no base64": {{"a", []string{"?"}}},
+		"no key in": {{"a", []string{"AAAA"}}},
+		"RSA":       {{"a", []string{base64.StdEncoding.EncodeToString(rsaKey(t))}}},
+	} {
+		if _, err := (&Config{Callers: callers}).signers(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func rsaKey(t *testing.T) []byte {
+	t.Helper()
+	key, err := cert.GenerateKey(rand.Reader, cert.RSA2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
