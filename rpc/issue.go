@@ -220,7 +220,7 @@ func issueAnswer(i *ca.Issued) (msg string, d issueDetail) {
 	case len(i.PKCS12) > 0:
 		msg += "hand over the PKCS#12, and its password by another way"
 	case i.Code == "issued.secrets_gone":
-		msg += "its key was handed over before and is not kept; if it is lost, revoke this certificate and issue another"
+		msg += "its key is not kept any more; if the first answer was lost, revoke this certificate and issue another"
 	default:
 		msg += "install it with its chain"
 	}

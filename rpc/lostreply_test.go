@@ -226,8 +226,8 @@ func TestLostReplies(t *testing.T) {
 	newWorld(t).loseReplies(2000)
 }
 
-// BenchmarkLostReplies is the same with as many requests as one has the time for: with a million it takes hours
-// and some gigabytes.
+// BenchmarkLostReplies is the same with as many requests as one has the time for: a million take an hour or
+// two and some gigabytes.
 //
 //	go test ./rpc -run '^$' -bench LostReplies -benchtime 1000000x -timeout 24h
 func BenchmarkLostReplies(b *testing.B) {
