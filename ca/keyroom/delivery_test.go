@@ -88,6 +88,17 @@ func (h *hall) onDisk() (public []string, secrets [][]byte) {
 	return public, secrets
 }
 
+// inRoom gives the keys that the room has in memory.
+func (h *hall) inRoom() (keys []deliveryKey) {
+	d := h.room.delivery
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, k := range d.keys {
+		keys = append(keys, *k)
+	}
+	return keys
+}
+
 // files gives every file below the installation that holds one of the texts.
 func (h *hall) files(texts ...[]byte) (found []string) {
 	h.Helper()
@@ -414,7 +425,7 @@ func TestDeliveryClockJumps(t *testing.T) {
 		h.keep()
 		h.clock.step(-30 * time.Minute)
 		h.keep()
-		if keys := h.room.delivery.keys; (keys[0].public == p.to) != (n < 50) {
+		if keys := h.inRoom(); (keys[0].public == p.to) != (n < 50) {
 			t.Fatalf("after %d half hours there are %d keys, the first %v", n+1, len(keys), keys[0].public == p.to)
 		}
 	}
@@ -447,8 +458,9 @@ func TestDeliveryClockJumps(t *testing.T) {
 		if random.IntN(2) == 0 {
 			h.keep()
 		}
-		if d := h.room.delivery; h.current() == "" || len(d.keys) > 30 || d.keys[0].age > d.lifetime() || d.keys[0].age < 0 {
-			t.Fatalf("seed %d: %d keys, the oldest %s old", seed, len(d.keys), d.keys[0].age)
+		now := h.current()
+		if keys := h.inRoom(); now == "" || len(keys) > 30 || keys[0].age > h.room.delivery.lifetime() || keys[0].age < 0 {
+			t.Fatalf("seed %d: %d keys, the oldest %s old", seed, len(keys), keys[0].age)
 		}
 	}
 }
