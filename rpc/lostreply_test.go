@@ -98,7 +98,7 @@ func (p *persistent) once(params object, xml bool) (held, error) {
 	body, err := json.Marshal(object{"jsonrpc": "2.0", "id": 1, "method": "ca.issue", "params": params})
 	if xml {
 		path, kind = "/RPC2", "text/xml"
-		body, err = xmlrpc.EncodeCall(xmlrpc.Call{Method: "ca.issue", Params: []any{map[string]any(params)}})
+		body, err = xmlrpc.EncodeCall(xmlrpc.Call{Method: "ca.issue", Params: []any{params}})
 	}
 	if err != nil {
 		return held{}, err
