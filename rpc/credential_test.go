@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"strconv"
@@ -20,6 +21,9 @@ func TestForeignCAsThatAreNone(t *testing.T) {
 	unsigning := corp.own("/CN=list", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,cRLSign", 1000)
 	imitated := w.elsewhere("imitated", "/CN=x", 9)
 	imitated.Certificate = newTestCA(t, w.server.callersCA.RawSubject).cert
+	another := newTestCA(t, nil)
+	renamed, err := x509.CreateCertificate(rand.Reader, another.cert, &x509.Certificate{Subject: another.cert.Subject}, w.server.callersCA.PublicKey, another.key)
+	w.must(err)
 	users, err := w.authority.Chain(cert.User)
 	w.must(err)
 	parsed := func(der []byte) *x509.Certificate {
@@ -37,6 +41,7 @@ func TestForeignCAsThatAreNone(t *testing.T) {
 		"signs no leaf":  {[]ForeignCA{file("a", unsigning.Leaf)}, "foreign_cas[0].file", "not the certificate of a CA"},
 		"the callers CA": {[]ForeignCA{corp.ForeignCA, file("a", w.server.callersCA)}, "foreign_cas[1].file", "a CA of this installation"},
 		"its name":       {[]ForeignCA{file("a", imitated.Certificate)}, "foreign_cas[0].file", "a CA of this installation"},
+		"its key":        {[]ForeignCA{file("a", parsed(renamed))}, "foreign_cas[0].file", "a CA of this installation"},
 		"the root":       {[]ForeignCA{file("a", parsed(users.Certificates[1]))}, "foreign_cas[0].file", "a CA of this installation"},
 		"the users' CA":  {[]ForeignCA{file("a", parsed(users.Certificates[0]))}, "foreign_cas[0].file", "a CA of this installation"},
 		"no certificate": {[]ForeignCA{file("a", nil)}, "foreign_cas[0].file", "was not read"},

@@ -3,6 +3,7 @@ package site
 import (
 	"context"
 	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -13,13 +14,14 @@ import (
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/profile"
 	"github.com/chancery-ca/chancery/rpc"
 )
 
 // RotateCaller gives a configured caller a new key and certificate, as NAME.key and NAME.pem in the folder out,
-// for when no caller is left that could ask for one. Neither file may exist. What the caller had before stays
-// valid. The daemon must not run, the key room must.
-func RotateCaller(ctx context.Context, c Config, caller, out string) error {
+// for when no caller is left that could ask for one; or, with the CSR in a file, PEM or DER, the certificate alone.
+// Neither file may exist. What the caller had before stays valid. The daemon must not run, the key room must.
+func RotateCaller(ctx context.Context, c Config, caller, out, csr string) error {
 	if !slices.ContainsFunc(c.Callers, func(known rpc.Caller) bool { return known.Name == caller }) {
 		return fmt.Errorf("%w: %s has no caller %q; add it with its grants first", ErrConfig, c.Path, caller)
 	}
@@ -29,6 +31,19 @@ func RotateCaller(ctx context.Context, c Config, caller, out string) error {
 	}
 	if _, err := os.Lstat(own.cert); err == nil {
 		return fmt.Errorf("%w: %s exists and is not overwritten: name another folder", ErrConfig, own.cert)
+	}
+	if csr != "" {
+		text, err := os.ReadFile(csr)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		if block, _ := pem.Decode(text); block != nil {
+			text = block.Bytes
+		}
+		if _, err := profile.CheckCSR(text); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrConfig, csr, err)
+		}
+		own.csr = text
 	}
 	p, err := open(ctx, c, zap.NewNop())
 	if err != nil {

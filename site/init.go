@@ -383,8 +383,9 @@ func (i Init) issueOwn(ctx context.Context, p *parts, who audit.Actor, own ownNa
 }
 
 // ownIssue is a certificate for the installation itself or for a caller of it: the key is made here and never
-// sealed.
+// sealed, unless there is a CSR.
 type ownIssue struct {
+	csr       []byte // DER
 	purpose   cert.Purpose
 	cn        string
 	sans      cert.SANs
@@ -402,25 +403,33 @@ func (o ownIssue) run(ctx context.Context, authority *ca.Authority, call ca.Call
 	if err != nil {
 		return err
 	}
-	key, err := cert.GenerateKey(rand.Reader, cert.P256)
-	if err != nil {
-		return fmt.Errorf("making the key: %w", err)
-	}
-	csr, err := profile.MakeCSR(rand.Reader, key, n.Text)
-	if err != nil {
-		return err
-	}
-	if err := writeKey(o.key, key); err != nil {
-		return err
+	csr, discard := o.csr, func() error { return nil }
+	if csr == nil {
+		if csr, err = o.newKey(n.Text); err != nil {
+			return err
+		}
+		discard = func() error { return os.Remove(o.key) }
 	}
 	call.BodySHA256 = cert.SHA256(csr)
 	issued, err := authority.Issue(ctx, call, ca.IssueRequest{Purpose: o.purpose, Name: n, SANs: sans, CSR: csr, ValidDays: o.days})
 	if err != nil {
-		return errors.Join(err, os.Remove(o.key))
+		return errors.Join(err, discard())
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Certificate})
 	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Chain[0]})...)
 	return writeNew(o.cert, o.certMode, text)
+}
+
+// newKey makes the key in its file, and gives a CSR for it.
+func (o ownIssue) newKey(cn string) (csr []byte, err error) {
+	key, err := cert.GenerateKey(rand.Reader, cert.P256)
+	if err != nil {
+		return nil, fmt.Errorf("making the key: %w", err)
+	}
+	if csr, err = profile.MakeCSR(rand.Reader, key, cn); err != nil {
+		return nil, err
+	}
+	return csr, writeKey(o.key, key)
 }
 
 func writeKey(path string, key crypto.Signer) error {

@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/chancery-ca/chancery/rpc"
 	"github.com/chancery-ca/chancery/site"
 )
 
@@ -21,13 +23,14 @@ func callerCommand() *cobra.Command {
 }
 
 func rotateCallerCommand() *cobra.Command {
-	var out string
+	var out, csr string
 	cmd := &cobra.Command{
 		Use:   "rotate DIR NAME --out FOLDER",
 		Short: "Give a caller in the configuration a new key and certificate",
 		Long: `Give the caller NAME in the configuration of the installation in DIR a new key and certificate, which become
-FOLDER/NAME.key and FOLDER/NAME.pem. It is for the day when no caller is left that could ask the service for
-one: all expired, or their keys are lost. A caller that still has a valid one asks the service, as in
+FOLDER/NAME.key and FOLDER/NAME.pem; with --csr the certificate alone, for the key of that request. It is for the
+day when no caller is left that could ask the service for one: there is none yet, all expired, or their keys are
+lost. A caller that still has a valid one asks the service, as in
 
   chancery issue --purpose caller NAME --csr new.csr ...
 
@@ -49,15 +52,23 @@ by the serial number, which chancery find tells.`,
 			if err != nil {
 				return err
 			}
-			if err := site.RotateCaller(cmd.Context(), config, name, out); err != nil {
+			if err := site.RotateCaller(cmd.Context(), config, name, out, csr); err != nil {
 				return askForRoom(err, dir)
 			}
-			made := filepath.Join(out, name)
-			fmt.Fprintf(cmd.OutOrStdout(), "made %s.key and %s.pem; start the daemon, and bring both to where %s runs\n", made, made, name)
+			w, made := cmd.OutOrStdout(), filepath.Join(out, name)
+			if csr != "" {
+				fmt.Fprintf(w, "made %s.pem; start the daemon, and bring it to where %s runs\n", made, name)
+			} else {
+				fmt.Fprintf(w, "made %s.key and %s.pem; start the daemon, and bring both to where %s runs\n", made, made, name)
+			}
+			if i := slices.IndexFunc(config.Callers, func(c rpc.Caller) bool { return c.Name == name }); len(config.Callers[i].Credentials) > 0 {
+				fmt.Fprintf(w, "note: %s comes in by its credentials alone; see that one of them names this certificate or its key\n", name)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "`FOLDER` for the new key and certificate")
+	cmd.Flags().StringVar(&csr, "csr", "", "`FILE` with a PKCS#10 request for a key of the caller's own, PEM or DER; without it the key is made here")
 	completeDir(cmd, "out")
 	return cmd
 }

@@ -191,7 +191,7 @@ func printFirstCertificate(w io.Writer, path, dir, name string) error {
 		fmt.Fprintf(w, "next: %s makes a key and a CSR, and one who may asks for its certificate: %s, as in\n  chancery issue --dir %s --caller CALLER --purpose caller %s --csr %s.csr\n", name, strings.Join(who, ", "), where, name, name)
 		return nil
 	}
-	fmt.Fprintf(w, "next: no other caller may ask for its first certificate; with the daemon stopped and the key room running:\n  chancery caller rotate %s %s --out FOLDER\n", where, name)
+	fmt.Fprintf(w, "next: no other caller may ask for its first certificate; with the daemon stopped and the key room running:\n  chancery caller rotate %s %s --out FOLDER [--csr FILE]\n", where, name)
 	return nil
 }
 
