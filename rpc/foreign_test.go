@@ -28,8 +28,6 @@ const (
 	aCA        = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash"
 )
 
-var made = 0 // files of one test do not meet those of another's folder
-
 func (w *world) elsewhere(name, subject string, days int) elsewhere {
 	w.Helper()
 	e := elsewhere{world: w, dir: w.TempDir()}
@@ -72,10 +70,16 @@ func (e elsewhere) sign(at, extensions string, days int, by ...string) {
 // issue gives what it signs for a new key.
 func (e elsewhere) issue(subject, extensions string, days int, types ...string) tls.Certificate {
 	e.Helper()
-	at := e.next()
+	return e.pair(e.issueAt(subject, extensions, days, types...))
+}
+
+// issueAt says where the files are.
+func (e elsewhere) issueAt(subject, extensions string, days int, types ...string) (at string) {
+	e.Helper()
+	at = e.next()
 	e.newKey(at, subject, append(types, "utf8only")[0])
 	e.sign(at, extensions, days, "-CA", e.at+".pem", "-CAkey", e.at+".key", "-CAcreateserial")
-	return e.pair(at)
+	return at
 }
 
 // own gives what somebody signs for himself.
@@ -87,8 +91,9 @@ func (e elsewhere) own(subject, extensions string, days int) tls.Certificate {
 }
 
 func (e elsewhere) next() string {
-	made++
-	return filepath.Join(e.dir, "leaf"+strconv.Itoa(made))
+	folder, err := os.MkdirTemp(e.dir, "leaf")
+	e.must(err)
+	return filepath.Join(folder, "own")
 }
 
 func (e elsewhere) pair(at string) tls.Certificate {
@@ -204,11 +209,10 @@ func TestForeignCAs(t *testing.T) {
 	w.staysOut("the CA itself", corp.pair(corp.at), "caller.eku")
 	w.staysOut("the caller's own CA", w.caller("hr"), "caller.unknown") // hr has a credential, and that is not it
 
-	below := corp.issue("/O=Corp/CN=Sub CA", aCA, 300) // what it signs is not signed by a stated CA
 	sub := corp
-	sub.at = filepath.Join(corp.dir, "leaf"+strconv.Itoa(made))
+	sub.at = corp.issueAt("/O=Corp/CN=Sub CA", aCA, 300)
 	indirect := sub.issue(name, onlyClient, 300)
-	indirect.Certificate = append(indirect.Certificate, below.Certificate[0], corp.Certificate.Raw)
+	indirect.Certificate = append(indirect.Certificate, w.leaf(sub.at+".pem").Raw, corp.Certificate.Raw)
 	w.staysOut("by an intermediate", indirect, "tls.other_ca")
 
 	soon := corp.issue(name, onlyClient, 3)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -106,7 +108,7 @@ func (o *addOptions) run(ctx context.Context, w io.Writer, dir, name string) err
 		fmt.Fprintf(w, "next: %s comes in by its credential; chancery whoami --url ... shows it\n", name)
 		return nil
 	}
-	return printFirstCertificate(w, path, dir, name)
+	return printFirstCertificate(w, after, dir, name)
 }
 
 // caller is what the flags say.
@@ -171,8 +173,8 @@ func takenUp(ctx context.Context, w io.Writer, c site.Config) error {
 }
 
 // printFirstCertificate says how a caller gets its first certificate.
-func printFirstCertificate(w io.Writer, path, dir, name string) error {
-	policy, err := site.LoadPolicy(path)
+func printFirstCertificate(w io.Writer, c site.Config, dir, name string) error {
+	policy, err := site.LoadPolicy(c.Path)
 	if err != nil {
 		return err
 	}
@@ -186,13 +188,22 @@ func printFirstCertificate(w io.Writer, path, dir, name string) error {
 			who = append(who, p.Caller+" (rule "+p.Rule+")")
 		}
 	}
-	where := site.ShellWord(dir)
 	if len(who) > 0 {
-		fmt.Fprintf(w, "next: %s makes a key and a CSR, and one who may asks for its certificate: %s, as in\n  chancery issue --dir %s --caller CALLER --purpose caller %s --csr %s.csr\n", name, strings.Join(who, ", "), where, name, name)
+		fmt.Fprintf(w, "next: %s makes a key and a CSR, and one who may asks for its certificate: %s, as in\n  chancery issue %s --purpose caller %s --csr %s.csr\n", name, strings.Join(who, ", "), asCaller(c, dir), name, name)
 		return nil
 	}
+	where := site.ShellWord(dir)
 	fmt.Fprintf(w, "next: no other caller may ask for its first certificate; with the daemon stopped and the key room running:\n  chancery caller rotate %s %s --out FOLDER [--csr FILE]\n", where, name)
 	return nil
+}
+
+// asCaller is how a command asks the service as a caller: with the files beside the configuration, if init has
+// left any there.
+func asCaller(c site.Config, dir string) string {
+	if _, err := os.Stat(filepath.Join(filepath.Dir(c.Path), "callers")); err == nil {
+		return "--dir " + site.ShellWord(dir) + " --caller CALLER"
+	}
+	return "--url https://" + c.Listen + " --cert CALLER.pem --key CALLER.key --trust " + site.ShellWord(filepath.Join(c.Trust, "root.pem"))
 }
 
 func removeCallerCommand() *cobra.Command {
@@ -234,7 +245,7 @@ func printLeft(ctx context.Context, w io.Writer, c site.Config, dir, name string
 		for _, left := range one.Certificates {
 			fmt.Fprintf(w, "left: certificate %s until %s, which opens nothing now\n", left.Serial, left.NotAfter.UTC().Format(time.RFC3339))
 		}
-		fmt.Fprintf(w, "next: a caller that may revoke for callers asks for it:\n  chancery revoke --dir %s --purpose caller %s --reason cessationOfOperation\n", site.ShellWord(dir), name)
+		fmt.Fprintf(w, "next: a caller that may revoke for callers asks for it:\n  chancery revoke %s --purpose caller %s --reason cessationOfOperation\n", asCaller(c, dir), name)
 	}
 	return nil
 }
