@@ -57,6 +57,8 @@ func editCallers(path string, change func(*callersText, []rpc.Caller) ([]rpc.Cal
 	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return after, fmt.Errorf("changing %s: another command is changing it: %w", path, err)
 	}
+	// A process that is being started right now may have a copy, until it runs, which closing leaves locked.
+	defer func() { err = errors.Join(err, syscall.Flock(int(folder.Fd()), syscall.LOCK_UN)) }()
 	want, d, err := parseConfig(path)
 	if err != nil {
 		return after, err

@@ -132,6 +132,7 @@ func TestEditNothing(t *testing.T) {
 	}{
 		"in one line":   {"callers: [{name: one}, {name: two}]\n", "new", "change it by hand"},
 		"two in a line": {"callers:\n  - - name: one\n", "new", "mapping"},
+		"an end mark":   {"callers:\n  - name: one\n...\n", "new", "change it by hand"},
 		"quoted key":    {"\"callers\":\n  - name: one\n", "new", "change it by hand"},
 		"there already": {"callers:\n  - name: one\n", "one", `has a caller "one" already`},
 		"bad name":      {"callers:\n  - name: one\n", "N W", "a caller's name has only"},
