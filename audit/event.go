@@ -134,6 +134,7 @@ type IssueIntent struct {
 	SealedSHA256 string       `json:"sealed_sha256,omitempty"` // of the subject's secrets, sealed to a delivery key
 	Entry        string       `json:"entry,omitempty"`         // the directory entry it will be published to
 	Renews       cert.Serial  `json:"renews,omitempty"`        // the certificate whose names it has
+	ValidDays    int          `json:"valid_days,omitempty"`    // that were asked for; 0: none were
 
 	Request *SignedRequest `json:"request,omitempty"` // that it answers, if the caller signs
 }

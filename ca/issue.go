@@ -50,6 +50,7 @@ type draft struct {
 	row            store.Certificate
 	keyBy          string      // "ca" or "caller"
 	renews         cert.Serial // see IssueRequest
+	days           int         // that were asked for
 	newest         cert.Serial // of the same caller and name, as the first look for a repetition found it
 	rule           string
 	precertificate []byte // DER
@@ -97,7 +98,7 @@ func (a *Authority) draft(ctx context.Context, call Call, r IssueRequest) (*draf
 	if err := a.own(call.Who, r.Purpose, r.Name.Text, r.SANs); err != nil {
 		return nil, err
 	}
-	d := &draft{issuer: i, rule: call.Rule, renews: r.Renews}
+	d := &draft{issuer: i, rule: call.Rule, renews: r.Renews, days: r.ValidDays}
 	notBefore, notAfter, err := i.window(r, a.store.Now())
 	if err != nil {
 		return nil, err
@@ -277,7 +278,7 @@ func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Ent
 			Issuer: row.Issuer, Serial: row.Serial, Purpose: row.Purpose, CN: row.CN, SANs: row.SANs,
 			KeyType: row.KeyType, KeyMadeBy: d.keyBy,
 			NotBefore: row.NotBefore, NotAfter: row.NotAfter, Deadline: row.Deadline,
-			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry, Renews: d.renews, Request: call.Request,
+			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry, Renews: d.renews, ValidDays: d.days, Request: call.Request,
 		}
 		if err := intent.CheckRequest(); err != nil {
 			return nil, otherwiseSpelled(err)

@@ -88,6 +88,26 @@ func (p *Policy) Explain(q Question) (Decision, error) {
 	return d, nil
 }
 
+// Recall decides what is known of a call that was made once, with names as the log has them. What a question leaves
+// out, even purpose and name, hinders nobody.
+func (p *Policy) Recall(q Question) Decision {
+	c := p.callers[q.Caller]
+	if c == nil {
+		return Decision{Code: "caller.unknown", Reason: fmt.Sprintf("there is no caller %s", q.Caller), Grants: []Verdict{}}
+	}
+	w := wish{
+		method: q.Method, sans: q.SANs, keyType: cert.KeyType(q.KeyType), days: q.ValidDays, reason: q.Reason,
+		existing: q.Owner != "", owner: q.Owner, hits: q.Certificates,
+	}
+	if purpose, err := cert.ParsePurpose(q.Purpose); err == nil {
+		w.purpose = purpose
+		if n, err := name.Canonical(purpose, q.CN); err == nil {
+			w.name = n
+		}
+	}
+	return c.decide(w)
+}
+
 func (c *caller) decide(w wish) Decision {
 	d := Decision{Grants: []Verdict{}}
 	for i := range c.grants {

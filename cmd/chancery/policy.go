@@ -16,7 +16,7 @@ func policyCommand() *cobra.Command {
 		Use: "policy", Short: "Tell what the grants in the configuration allow, and why", Args: subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(policyExplainCommand(), policyTestCommand(), policyWhoCouldCommand())
+	cmd.AddCommand(policyExplainCommand(), policyTestCommand(), policyWhoCouldCommand(), policyReplayCommand())
 	return cmd
 }
 
