@@ -7,7 +7,7 @@ BIN := bin
 DIST := dist
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: build test man reference demo bench deps deb lint lint-deep clean
+.PHONY: build test man reference demo bench pairs deps deb lint lint-deep clean
 
 build:
 	@mkdir -p $(BIN)
@@ -54,6 +54,11 @@ demo: build
 # One run, about seven minutes, one table: everything beside a floor measured in the same run.
 bench:
 	go test -run '^$$' -bench Report -benchtime 1x -timeout 15m ./bench
+
+# Ten million pairs of spellings: grants, store, directory file and ca.revoke agree on which are one name. The tests
+# compare a hundredth of it.
+pairs:
+	go test -run '^$$' -bench Pairs -benchtime 1x ./rpc
 
 # Two Debian packages in dist/: chancery, and chancery-crlcheck for hosts. nfpm is built once, in some 15 s.
 deb: build
