@@ -227,28 +227,6 @@ func refusedAsRevoked(t *testing.T, seen *sync.Map) {
 	a.ask("ca.retire", object{"cn": "bob"}, "retired")
 }
 
-// secretsGone asks again for what the key room does not open any more, in the order of its reasons.
-func secretsGone(t *testing.T, seen *sync.Map) {
-	r := newRoom(t, seen)
-	r.open(nil)
-	alice, bob := user("alice", "request_id", "one"), user("bob", "request_id", "two")
-	r.ask("ca.issue", alice, "issued")
-	r.ask("ca.issue", alice, "issued")
-	r.ask("ca.issue", bob, "issued")
-	r.drift = 25*time.Hour + 2*time.Minute // the window is over, and the key still there
-	r.open(nil)
-	if d := r.ask("ca.issue", alice, "issued.secrets_gone"); d["certificate"] == "" || d["pkcs12"] != nil || d["password"] != nil {
-		t.Errorf("%v", d)
-	}
-	r.drift = 0
-	r.closed()
-	r.must(os.Remove(filepath.Join(r.dir, "keyroom", "delivery.keys")))
-	r.open(nil)
-	r.ask("ca.issue", bob, "issued.secrets_gone")
-	r.ask("ca.issue", user("carol", "request_id", "three"), "issued")
-	r.ask("ca.issue", user("carol", "request_id", "three"), "issued")
-}
-
 func refusedByTime(t *testing.T, seen *sync.Map) {
 	a := newWorld(t).asking(seen)
 	alice := user("alice", "request_id", "one")

@@ -174,7 +174,8 @@ func (f thief) must(err error) {
 // TestCopiesDoNotOpen: somebody copies everything while secrets wait for a retry: the disk, the passphrase, a
 // backup and its identity. What waits opens then, for who has the delivery keys as well. When the window is
 // over, nothing opens it that is on the copies, in the backup, or on the machine that goes on, neither with
-// the service's own programs under a clock put back nor by hand.
+// the service's own programs under a clock put back nor by hand; but for the delivery keys themselves, where
+// they are on the disk and were copied with it.
 func TestCopiesDoNotOpen(t *testing.T) {
 	t.Parallel()
 	for what, inMemory := range map[string]bool{"keys beside the state": false, "keys in memory": true} {

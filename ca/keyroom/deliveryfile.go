@@ -56,7 +56,7 @@ func (r *Room) loadDelivery(passphrase []byte) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		r.log.Error("the delivery keys cannot be used and are made anew: retries of earlier issues get no secrets", "code", "delivery.lost", "error", err.Error())
 	}
-	r.delivery.seen = r.now()
+	r.delivery.seen, r.delivery.keys = r.now(), nil
 	salt := make([]byte, saltSize)
 	if _, err := io.ReadFull(r.rand, salt); err != nil {
 		return fmt.Errorf("drawing a salt: %w", err)
