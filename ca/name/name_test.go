@@ -266,7 +266,7 @@ for text, key in json.load(sys.stdin):
     for kind, form in (("RFC 3454", prepared(text)), ("casefold", folded(text))):
         if keys.setdefault((kind, form), key) != key:
             print(kind, ascii(text), "has the keys", ascii(keys[kind, form]), ascii(key))
-    if now.category(text[-1]) != "Cn" and folded(key) != folded(text):
+    if now.category(text[-1]) != "Cn" and folded(key) != folded(text.replace("\u0130", "i")): # see fold
         print("the key", ascii(key), "folds to another name than", ascii(text))
 `
 	python := exec.Command("python3", "-c", program)

@@ -40,10 +40,10 @@ func person(field, s string) (Name, *Refusal) {
 // fold gives the form in which people's names are compared. It is at least as coarse as the
 // caseIgnoreMatch of a directory (RFC 4518 section 2, RFC 3454 table B.2), so two names that a directory
 // takes for one are never two here. Decomposing first makes one-to-one folding enough for all letters
-// but the sharp s.
+// but the sharp s. The dotted capital I is i, as OpenLDAP has it, though table B.2 keeps its dot.
 func fold(s string) string {
 	var b strings.Builder
-	for _, r := range norm.NFD.String(s) {
+	for _, r := range norm.NFD.String(strings.ReplaceAll(norm.NFC.String(s), "\u0130", "i")) {
 		switch r {
 		case 'ß', 'ẞ':
 			b.WriteString("ss")
