@@ -27,7 +27,7 @@ type issueParams struct {
 	SANs      cert.SANs `json:"sans,omitzero" help:"further names: dns and ip for servers, email for users; uri is known, and no purpose has any"`
 	CSR       csr       `json:"csr,omitempty" help:"PKCS#10, to bring a key of your own; it gives its public key and nothing else. Without it the CA makes the key" flag:"csr" arg:"FILE"`
 	KeyType   string    `json:"key_type,omitempty" help:"of the key that the CA makes; P-256 if none is named" values:"key types" flag:"key-type" arg:"TYPE"`
-	ValidDays int       `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default" flag:"days" arg:"N"`
+	ValidDays int       `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default, or the max_days of the grant if that is less" flag:"days" arg:"N"`
 	Plan      bool      `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
 	Planned   int       `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
@@ -155,7 +155,7 @@ type renewParams struct {
 	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
 	CSR       csr    `json:"csr,omitempty" help:"PKCS#10, to bring a key of your own; it gives its public key and nothing else. Without it the CA makes the key" flag:"csr" arg:"FILE"`
 	KeyType   string `json:"key_type,omitempty" help:"of the key that the CA makes; P-256 if none is named" values:"key types" flag:"key-type" arg:"TYPE"`
-	ValidDays int    `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default" flag:"days" arg:"N"`
+	ValidDays int    `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default, or the max_days of the grant if that is less" flag:"days" arg:"N"`
 	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
 	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
