@@ -67,6 +67,7 @@ func keyCodes() []findingKind {
 		{"key.log", SeverityCritical, "trust/log.pub is not the key of the log, or not that of the key room", fixOwner, true},
 		{"key.root", SeverityCritical, "trust/root.pem is not the root of the key room", fixOwner, true},
 		{"key.issuer", SeverityCritical, "the certificate of an issuing CA does not chain to trust/root.pem", fixOwner, true},
+		{"key.signing", SeverityWarning, "chancery.yaml and keyroom.json do not have the same signing_keys of a caller", "make them equal in both files; then reload the daemon and restart the key room", false},
 		{"expiry.service", "", "the service's own certificate ends", "each finding says it", false},
 		{"expiry.caller", "", "a caller's newest certificate ends", "each finding says it", false},
 		{"expiry.foreign", "", "a foreign CA ends, by whose certificates callers come in", "each finding says it", false},

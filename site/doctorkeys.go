@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 // judged at a time when it was valid.
 func (e *examination) checkKeys(ctx context.Context) ([]Finding, error) {
 	var found []Finding
-	for _, look := range []func(context.Context) ([]Finding, error){e.serverKey, e.gitKey, e.logKey, e.issuers, e.roomKeys} {
+	for _, look := range []func(context.Context) ([]Finding, error){e.serverKey, e.gitKey, e.logKey, e.issuers, e.roomKeys, e.signingKeys} {
 		some, err := look(ctx)
 		found = append(found, some...)
 		if err != nil {
@@ -39,6 +41,26 @@ func (e *examination) roomKeys(context.Context) ([]Finding, error) {
 	for _, path := range e.roomNeeds() {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			found = append(found, e.find("key.room", path, "%v", err))
+		}
+	}
+	return found, nil
+}
+
+// signingKeys looks whether both halves of the service know the same keys of callers who sign: what only one of them
+// wants is less than whoever wrote it thinks, or is refused.
+func (e *examination) signingKeys(context.Context) ([]Finding, error) {
+	hello, err := e.hello()
+	if err != nil || e.unusable != nil {
+		return nil, nil //nolint:nilerr // of which checkService and checkConfig tell
+	}
+	wanted := make(map[string][]string)
+	for _, c := range e.config.Callers {
+		wanted[c.Name] = c.SigningKeys
+	}
+	var found []Finding
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if !slices.Equal(slices.Sorted(slices.Values(wanted[name])), slices.Sorted(slices.Values(hello.SigningKeys[name]))) {
+			found = append(found, e.find("key.signing", name, "chancery.yaml has %d signing keys of %s, and the key room %d, and they are not the same", len(wanted[name]), name, len(hello.SigningKeys[name])))
 		}
 	}
 	return found, nil

@@ -230,6 +230,10 @@ func (r *Room) Hello() signer.Hello {
 		LogKey: r.logVKey, RecoveryKey: r.config.RecoveryKey,
 		DeliveryHours: r.config.deliveryHours(),
 		Root:          r.root, RootCRL: r.currentRootList(), State: r.state(),
+		SigningKeys: make(map[string][]string),
+	}
+	for _, c := range r.config.Callers {
+		h.SigningKeys[c.Name] = c.SigningKeys
 	}
 	for _, c := range r.config.Issuers {
 		h.Issuers = append(h.Issuers, signer.Issuer{

@@ -42,6 +42,8 @@ type Hello struct {
 	RootCRL       []byte   `json:"root_crl"`       // DER
 	Issuers       []Issuer `json:"issuers"`
 	State         State    `json:"state"`
+
+	SigningKeys map[string][]string `json:"signing_keys,omitempty"` // of callers whose requests the room wants signed, as keyroom.json has them
 }
 
 // Issuer is an issuing CA whose key the room holds, with the limits that the room keeps for it.
