@@ -128,6 +128,19 @@ func contradictions() []contradiction {
 			l.issued(1)
 			return l.revoke("request-1", ledgerRevocation(1, cert.Superseded))
 		}},
+		{audit.RequestOther, func(l *ledger) int64 {
+			return l.add(alice, changed(func(e *audit.IssueIntent) {
+				e.Request = &audit.SignedRequest{Body: []byte(`{"method":"ca.issue","params":{"cn":"somebody"}}`)}
+			}))
+		}},
+		{audit.RequestOther, func(l *ledger) int64 {
+			l.issued(1)
+			l.revoke("r", ledgerRevocation(1, cert.CertificateHold))
+			return l.add(alice, &audit.ReleaseDone{
+				RequestID: "s", Released: []audit.Release{{Serial: ledgerRevocation(1, cert.CertificateHold).Serial, Issuer: "users"}},
+				Request: &audit.SignedRequest{Body: []byte(`{"method":"ca.release","params":{"cn":"somebody","request_id":"s"}}`)},
+			})
+		}},
 		{audit.IssueIssuer, func(l *ledger) int64 {
 			return l.add(alice, changed(func(e *audit.IssueIntent) { e.Issuer = "others" }))
 		}},

@@ -18,6 +18,7 @@ const (
 	LogRecoveredSize    = "log.recovered"        // a recovery of leaves that are not there
 	ConfigChain         = "config.chain"         // a configuration replaced that was not in force
 	RequestReused       = "request.reused"       // a caller's request id was spent on two things
+	RequestOther        = "request.other"        // it was not what the signed request asks for
 
 	IssueIssuer            = "issue.issuer"                   // no such issuer, not its purpose, or not its room
 	IssueSerial            = "issue.serial"                   // not a serial number
@@ -227,6 +228,9 @@ func (b *Books) intent(index int64, who Actor, e *IssueIntent) *Contradiction {
 	case i.Room != e.Room:
 		return contradict(IssueIssuer, "the key of issuer %s is in key room %.64q, not %.64q", i.ID, i.Room, e.Room)
 	}
+	if err := e.CheckRequest(); err != nil {
+		return contradict(RequestOther, "%v", err)
+	}
 	if c := b.spend(index, who, e.RequestID); c != nil {
 		return c
 	}
@@ -366,6 +370,7 @@ func (b *Books) release(index int64, who Actor, e *ReleaseDone) *Contradiction {
 	if c := b.spend(index, who, e.RequestID); c != nil {
 		return c
 	}
+	var names []string
 	for _, r := range e.Released {
 		c := b.signed(r.Serial)
 		if c == nil || c.Issuer != r.Issuer || c.State != Revoked || c.Reason != cert.CertificateHold {
@@ -373,6 +378,10 @@ func (b *Books) release(index int64, who Actor, e *ReleaseDone) *Contradiction {
 		}
 		c.Holds = append(c.Holds, Hold{At: c.RevokedAt, By: c.RevokedBy, To: index})
 		c.State, c.Reason, c.RevokedAt, c.RevokedBy, c.RestatedBy = Live, cert.Unspecified, time.Time{}, 0, 0
+		names = append(names, c.CN)
+	}
+	if err := e.CheckRequest(names); err != nil {
+		return contradict(RequestOther, "%v", err)
 	}
 	return nil
 }
