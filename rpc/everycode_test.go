@@ -67,6 +67,7 @@ type asking struct {
 
 func (w *world) asking(seen *sync.Map) asking {
 	w.Helper()
+	w.payLists()
 	return asking{w, w.client(w.caller("provisioning")), seen}
 }
 

@@ -40,6 +40,7 @@ func (w *world) ending(c *client.Client, params object) (names []string, pages i
 
 func TestExpiring(t *testing.T) {
 	w := newWorld(t)
+	w.payLists()
 	boss, reader, nothing := w.client(w.caller("provisioning")), w.client(w.caller("reader")), w.client(w.caller("nothing"))
 	for i, one := range []struct {
 		purpose, cn string

@@ -110,6 +110,7 @@ func TestRequestID(t *testing.T) {
 // that was done stands under it.
 func TestMadeID(t *testing.T) {
 	w := newWorld(t)
+	w.payLists()
 	c := w.client(w.caller("provisioning"))
 	signed := w.signatures()
 	w.must(w.room.Process.Kill())

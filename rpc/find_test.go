@@ -34,6 +34,7 @@ func (w *world) found(c *client.Client, params object) (names []string, pages in
 
 func TestFind(t *testing.T) {
 	w := newWorld(t)
+	w.payLists()
 	boss, reader, nothing := w.client(w.caller("provisioning")), w.client(w.caller("reader")), w.client(w.caller("nothing"))
 	for _, one := range []struct {
 		id, purpose, cn string

@@ -57,7 +57,6 @@ func (r *room) wantSigned(keys ...string) {
 // anybody that it asked.
 func TestSignedRequest(t *testing.T) {
 	r := newRoom(t, new(sync.Map))
-	r.payLists()
 	c := r.client
 	one, public1, file1 := r.signingKey(edwards...)
 	two, public2, file2 := r.signingKey(p256...)
