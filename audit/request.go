@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -89,6 +90,7 @@ type asked struct {
 		CSR       string       `json:"csr"`
 		KeyType   cert.KeyType `json:"key_type"`
 		ValidDays int          `json:"valid_days"`
+		Max       int          `json:"max"`
 		Plan      bool         `json:"plan"`
 	}
 }
@@ -148,14 +150,17 @@ func (e *IssueIntent) CheckRequest() error {
 	return checkKey(p.CSR, e)
 }
 
-// sameNames compares the names that were asked for with those of a certificate. That its common name is one of them
-// goes without asking.
+// sameNames compares the names that were asked for with those of a certificate. That its common name is one of its
+// host names goes without asking.
 func sameNames(asked, given cert.SANs, cn string) bool {
-	within := func(some, all []string) bool {
-		return !slices.ContainsFunc(some, func(one string) bool { return one != cn && !slices.Contains(all, one) })
+	within := func(some, all []string, free string) bool {
+		return !slices.ContainsFunc(some, func(one string) bool { return one != free && !slices.Contains(all, one) })
 	}
-	for _, pair := range [][2][]string{{asked.DNS, given.DNS}, {asked.IP, given.IP}, {asked.Email, given.Email}, {asked.URI, given.URI}} {
-		if !within(pair[0], pair[1]) || !within(pair[1], pair[0]) {
+	for _, kind := range []struct {
+		asked, given []string
+		free         string
+	}{{asked.DNS, given.DNS, cn}, {asked.IP, given.IP, ""}, {asked.Email, given.Email, ""}, {asked.URI, given.URI, ""}} {
+		if !within(kind.asked, kind.given, kind.free) || !within(kind.given, kind.asked, kind.free) {
 			return false
 		}
 	}
@@ -189,9 +194,18 @@ func checkKey(csr string, e *IssueIntent) error {
 	return nil
 }
 
-// CheckRequest tells in what a release is not what its signed request asks for; nil if it has none. names are the
-// common names of the certificates, as they are released.
-func (e *ReleaseDone) CheckRequest(names []string) error {
+// DefaultMax is how many certificates one request may hit that does not say.
+const DefaultMax = 10
+
+// Named is what a request can call a certificate by, besides its serial.
+type Named struct {
+	Purpose cert.Purpose
+	CN      string
+}
+
+// CheckRequest tells in what a release is not what its signed request asks for; nil if it has none. names are those
+// of the certificates, as they are released.
+func (e *ReleaseDone) CheckRequest(names []Named) error {
 	if e.Request == nil {
 		return nil
 	}
@@ -199,11 +213,16 @@ func (e *ReleaseDone) CheckRequest(names []string) error {
 	if err != nil {
 		return err
 	}
-	if a.Method != "ca.release" || a.Params.RequestID != e.RequestID {
-		return fmt.Errorf("the signed request is one for %.40q with the request_id %.128q", a.Method, a.Params.RequestID)
+	p := a.Params
+	if a.Method != "ca.release" || p.RequestID != e.RequestID {
+		return fmt.Errorf("the signed request is one for %.40q with the request_id %.128q", a.Method, p.RequestID)
+	}
+	if len(e.Released) > cmp.Or(p.Max, DefaultMax) {
+		return fmt.Errorf("the signed request does not allow to release %d certificates", len(e.Released))
 	}
 	for i, one := range e.Released {
-		if a.Params.Serial != one.Serial && (a.Params.CN == "" || a.Params.CN != names[i]) {
+		named := p.CN != "" && p.CN == names[i].CN && (p.Purpose == "" || p.Purpose == names[i].Purpose)
+		if p.Serial != one.Serial && !named {
 			return fmt.Errorf("the signed request does not name certificate %s as the certificate does", one.Serial)
 		}
 	}

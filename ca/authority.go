@@ -106,7 +106,7 @@ const (
 const (
 	signDeadline  = 2 * time.Minute  // how long the key room may sign an intent
 	repeatWindow  = 10 * time.Minute // how long an identical issue without a request id is refused
-	defaultRevoke = 10               // certificates that one revoke may hit unless the caller says more
+	defaultRevoke = audit.DefaultMax // certificates that one revoke may hit unless the caller says more
 )
 
 // Authority issues and revokes.

@@ -150,13 +150,13 @@ func (w *revocation) revoke(tx *store.Tx, selected []store.Certificate) (audit.E
 
 func (w *revocation) release(tx *store.Tx, selected []store.Certificate) (audit.Event, error) {
 	done := &audit.ReleaseDone{RequestID: w.call.RequestID, BodySHA256: w.call.BodySHA256, Rule: w.rule(), Request: w.call.Request}
-	var names []string
+	var names []audit.Named
 	for _, c := range selected {
 		released, err := tx.Release(c.Serial)
 		if err != nil {
 			return nil, err
 		}
-		done.Released, names = append(done.Released, released), append(names, c.CN)
+		done.Released, names = append(done.Released, released), append(names, audit.Named{Purpose: c.Purpose, CN: c.CN})
 	}
 	if err := done.CheckRequest(names); err != nil {
 		return nil, otherwiseSpelled(err)

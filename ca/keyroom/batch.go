@@ -175,14 +175,20 @@ func (w *work) lookup(index int64) ([]byte, error) {
 
 // stored reads a certificate back from the journal.
 func (r *Room) stored(s signature, serial cert.Serial) ([]byte, error) {
+	e, err := r.signing(s, serial)
+	return e.data, err
+}
+
+// signing gives what the journal says of a signature.
+func (r *Room) signing(s signature, serial cert.Serial) (effect, error) {
 	rec, err := r.journal.read(s.record)
 	if err != nil {
-		return nil, err
+		return effect{}, err
 	}
 	for _, e := range rec.effects {
 		if e.kind == didSign && e.serial == serial {
-			return e.data, nil
+			return e, nil
 		}
 	}
-	return nil, fmt.Errorf("record %d of the journal does not hold %s", s.record, serial)
+	return effect{}, fmt.Errorf("record %d of the journal does not hold %s", s.record, serial)
 }

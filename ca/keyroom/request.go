@@ -2,8 +2,8 @@ package keyroom
 
 import (
 	"crypto"
-	"crypto/x509"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -45,8 +45,9 @@ func (r *Room) noteRequest(caller string, event audit.Event) {
 			r.asked[askedKey{caller, e.RequestID}] = append(r.asked[askedKey{caller, e.RequestID}], e.Serial)
 		}
 	case *audit.ReleaseDone:
-		if e.Request != nil {
-			r.asked[askedKey{caller, e.RequestID}] = nil
+		// What an issue has made of the same id stays.
+		if key := (askedKey{caller, e.RequestID}); e.Request != nil && r.asked[key] == nil {
+			r.asked[key] = []cert.Serial{}
 		}
 	}
 }
@@ -87,46 +88,55 @@ func (w *work) hasSigned(serial cert.Serial) bool {
 	return ok || slices.ContainsFunc(w.effects, func(e effect) bool { return e.kind == didSign && e.serial == serial })
 }
 
-// checkRenewed compares the names of a renewal with those of the certificate that it renews: the request says only
-// which one that is.
+// checkRenewed compares a renewal with the certificate that it renews: the request says only which one that is.
 func (w *work) checkRenewed(intent *audit.IssueIntent) error {
 	if intent.Renews == "" {
 		return nil
 	}
-	old, err := w.room.certificate(intent.Renews)
+	old, err := w.announced(intent.Renews)
 	if err != nil {
 		return refuse("request.other", "%v", err)
 	}
-	var addresses []string
-	for _, ip := range old.IPAddresses {
-		addresses = append(addresses, ip.String())
+	if old.Purpose != intent.Purpose || old.CN != intent.CN || !reflect.DeepEqual(old.SANs, intent.SANs) {
+		return refuse("request.other", "the purpose or the names are not those of certificate %s", intent.Renews)
 	}
-	if old.Subject.CommonName != intent.CN || !slices.Equal(old.DNSNames, intent.SANs.DNS) ||
-		!slices.Equal(old.EmailAddresses, intent.SANs.Email) || !slices.Equal(addresses, intent.SANs.IP) || len(intent.SANs.URI) > 0 {
-		return refuse("request.other", "the names are not those of certificate %s", intent.Renews)
+	if _, revoked := w.room.entryOf(old); revoked || w.now.After(old.NotAfter) {
+		return refuse("request.other", "certificate %s is revoked, on hold or expired", intent.Renews)
 	}
 	return nil
 }
 
-// certificate gives one that the room has signed.
-func (r *Room) certificate(serial cert.Serial) (*x509.Certificate, error) {
-	s, ok := r.signed[serial]
+// announced gives the intent of a certificate that the room has signed.
+func (w *work) announced(serial cert.Serial) (*audit.IssueIntent, error) {
+	s, ok := w.room.signed[serial]
 	if !ok {
 		return nil, fmt.Errorf("this room has not signed certificate %s", serial)
 	}
-	der, err := r.stored(s, serial)
+	e, err := w.room.signing(s, serial)
 	if err != nil {
 		return nil, err
 	}
-	return x509.ParseCertificate(der)
+	intent, _, err := w.intent(e.index)
+	return intent, err
 }
 
-// unasked tells why a release is ignored: in the name of a caller who signs, only that caller's request ends a hold.
-// Its time is not looked at, since the room may read it late; it counts once.
-func (r *Room) unasked(leaf audit.Leaf) error {
+// entryOf gives what the next list will say of a certificate, if anything.
+func (r *Room) entryOf(c *audit.IssueIntent) (e entry, ok bool) {
+	listed := &r.issuers[c.Issuer].revoked
+	i, ok := listed.at[c.Serial]
+	if ok {
+		e = listed.entries[i]
+	}
+	return e, ok
+}
+
+// unasked tells why a release is ignored: in the name of a caller who signs, only that caller's request ends a hold,
+// and none that was signed before the hold. How old it is does not matter, since the room may read it late; it
+// counts once.
+func (w *work) unasked(leaf audit.Leaf) error {
 	release, ok := leaf.Event.(*audit.ReleaseDone)
 	caller := leaf.Actor.Name
-	keys := r.signers[caller]
+	keys := w.room.signers[caller]
 	if !ok || leaf.Actor.Kind != audit.ByCaller || keys == nil {
 		return nil
 	}
@@ -136,16 +146,19 @@ func (r *Room) unasked(leaf audit.Leaf) error {
 	if err := release.Request.Verify(caller, keys); err != nil {
 		return err
 	}
-	if _, spent := r.asked[askedKey{caller, release.RequestID}]; spent {
+	if _, spent := w.room.asked[askedKey{caller, release.RequestID}]; spent {
 		return refuse("request.spent", "the request %.128q of %s was used before", release.RequestID, caller)
 	}
-	var names []string
+	var names []audit.Named
 	for _, one := range release.Released {
-		c, err := r.certificate(one.Serial)
+		c, err := w.announced(one.Serial)
 		if err != nil {
 			return err
 		}
-		names = append(names, c.Subject.CommonName)
+		if e, held := w.room.entryOf(c); held && release.Request.At.Add(clockSkew).Before(e.RevokedAt) {
+			return refuse("request.time", "the request was signed at %s, before certificate %s was put on hold", stamp(release.Request.At), one.Serial)
+		}
+		names = append(names, audit.Named{Purpose: c.Purpose, CN: c.CN})
 	}
 	return release.CheckRequest(names)
 }
@@ -155,7 +168,7 @@ func (r *Room) unasked(leaf audit.Leaf) error {
 func (w *work) readAll(b signer.Batch) {
 	for i, leaf := range w.leaves {
 		index := b.From + int64(i)
-		err := w.room.unasked(leaf)
+		err := w.unasked(leaf)
 		if err != nil {
 			w.room.log.Error("a release is ignored", "index", index, "caller", leaf.Actor.Name, "reason", err)
 			w.effects = append(w.effects, effect{kind: didIgnore, index: index})

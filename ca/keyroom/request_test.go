@@ -81,6 +81,10 @@ func TestSignedRequests(t *testing.T) {
 		"another kind of key": {"request.other", func(w *wanted) {
 			w.Request = h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","key_type":"RSA-3072"}}`)
 		}},
+		"a mail address that is its name": {"request.other", func(w *wanted) {
+			w.CN, w.SANs.Email = "alice@example.org", []string{"alice@example.org"}
+			w.Request = h.issue("alice@example.org", "r-alice")
+		}},
 		"more names": {"request.other", func(w *wanted) {
 			w.Request = h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","sans":{"email":["alice@example.org"]}}}`)
 		}},
@@ -142,8 +146,12 @@ func TestSignedRenewal(t *testing.T) {
 		w.Request = h.request(`{"method":"ca.renew","params":{"serial":%q,"request_id":"r-2"}}`, string(old.Serial))
 	}
 	for name, w := range map[string]wanted{
-		"another name":      h.want("mallory", nil, renew),
-		"a further name":    h.want("alice", func(w *wanted) { w.SANs.Email = []string{"mallory@example.org"} }, renew),
+		"another name":   h.want("mallory", nil, renew),
+		"a further name": h.want("alice", func(w *wanted) { w.SANs.Email = []string{"mallory@example.org"} }, renew),
+		"another purpose": h.want("alice", func(w *wanted) { w.Purpose, w.Issuer = cert.Caller, "callers" }, func(w *wanted) {
+			renew(w)
+			w.Request = h.request(`{"method":"ca.renew","params":{"serial":%q,"request_id":"r-2"}}`, string(old.Serial))
+		}),
 		"of another":        h.want("alice", nil, func(w *wanted) { renew(w); w.Renews = w.Serial }),
 		"asked as an issue": h.want("alice", nil, func(w *wanted) { renew(w); w.Renews = "" }),
 		"of nothing we know": h.want("alice", nil, func(w *wanted) {
@@ -158,6 +166,48 @@ func TestSignedRenewal(t *testing.T) {
 	}
 	if r := h.signCert(h.want("alice", nil, renew)); r.Refused != nil {
 		t.Error(r.Refused)
+	}
+}
+
+// TestSignedRenewalOfThePast: what is on hold, or has ended, is not renewed, whoever keeps the request.
+func TestSignedRenewalOfThePast(t *testing.T) {
+	h := newSigningHall(t)
+	renew := func(id string, old wanted) wanted {
+		return h.want("alice", nil, func(w *wanted) {
+			w.RequestID, w.Renews = id, old.Serial
+			w.Request = h.request(`{"method":"ca.renew","params":{"cn":"alice","request_id":%q}}`, id)
+		})
+	}
+	old := h.want("alice", nil, func(w *wanted) { w.Request = h.issue("alice", "r-alice") })
+	if r := h.signCert(old); r.Refused != nil {
+		t.Fatal(r.Refused)
+	}
+	h.revoke(old.Serial, cert.CertificateHold)
+	if r := h.signCert(renew("r-2", old)); r.Refused == nil || r.Refused.Code != "request.other" {
+		t.Errorf("on hold: %+v", r.Refused)
+	}
+	h.add(daemon, &audit.ReleaseDone{RequestID: "r-3", Released: []audit.Release{{Serial: old.Serial, Issuer: "users"}}})
+	if r := h.signCert(renew("r-4", old)); r.Refused != nil {
+		t.Error(r.Refused)
+	}
+	h.clock.step(31 * 24 * time.Hour)
+	if r := h.signCert(renew("r-5", old)); r.Refused == nil || r.Refused.Code != "request.other" {
+		t.Errorf("expired: %+v", r.Refused)
+	}
+}
+
+// TestSignedIssueStaysSpent: no other leaf makes a request good for another certificate.
+func TestSignedIssueStaysSpent(t *testing.T) {
+	h := newSigningHall(t)
+	honest := h.issue("alice", "r-alice")
+	if r := h.signCert(h.want("alice", nil, func(w *wanted) { w.Request = honest })); r.Refused != nil {
+		t.Fatal(r.Refused)
+	}
+	for _, kind := range []audit.ActorKind{audit.ByDaemon, audit.ByCaller} {
+		h.add(audit.Actor{Kind: kind, Name: alice.Name}, &audit.ReleaseDone{RequestID: "r-alice", Request: honest})
+		if r := h.signCert(h.want("alice", nil, func(w *wanted) { w.Request = honest })); r.Refused == nil || r.Refused.Code != "request.spent" {
+			t.Errorf("after a release by a %s: %+v", kind, r.Refused)
+		}
 	}
 }
 
@@ -182,6 +232,8 @@ func TestSignedReleases(t *testing.T) {
 	release := func(id string, request *audit.SignedRequest) {
 		h.add(alice, &audit.ReleaseDone{RequestID: id, Rule: "test", Released: []audit.Release{{Serial: w.Serial, Issuer: "users"}}, Request: request})
 	}
+	early := h.request(`{"method":"ca.release","params":{"cn":"alice","request_id":"r-2"}}`)
+	h.clock.step(6 * time.Minute)
 	h.revoke(w.Serial, cert.CertificateHold)
 	good := h.request(`{"method":"ca.release","params":{"cn":"alice","request_id":"r-3"}}`)
 	for name, add := range map[string]func(){
@@ -192,6 +244,14 @@ func TestSignedReleases(t *testing.T) {
 		"a plan": func() {
 			release("r-3", h.request(`{"method":"ca.release","params":{"cn":"alice","request_id":"r-3","plan":true}}`))
 		},
+		"another purpose": func() {
+			release("r-3", h.request(`{"method":"ca.release","params":{"cn":"alice","purpose":"server","request_id":"r-3"}}`))
+		},
+		"more than were asked for": func() {
+			h.add(alice, &audit.ReleaseDone{RequestID: "r-3", Released: []audit.Release{{Serial: w.Serial}, {Serial: w.Serial}},
+				Request: h.request(`{"method":"ca.release","params":{"cn":"alice","max":1,"request_id":"r-3"}}`)})
+		},
+		"signed before the hold": func() { release("r-2", early) },
 		"another caller's": func() {
 			r := *good
 			r.Signature = ed25519.Sign(h.key, audit.SignedText("somebody", r.At, r.Body))
