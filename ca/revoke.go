@@ -25,7 +25,7 @@ const (
 // revocation is durable and owed to git; for a moment it waits for the list to be there, and the answer
 // says whether it is.
 func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Revoked, error) {
-	w := &revocation{method: RevokeMethod, states: []store.State{store.StateOpen, store.StateLive, store.StateRevoked}}
+	w := &revocation{method: RevokeMethod, giveBack: func() {}, states: []store.State{store.StateOpen, store.StateLive, store.StateRevoked}}
 	w.past = func(c store.Certificate, now time.Time) *Refusal { return cannotRevoke(c, r.Reason, now) }
 	w.apply = w.revoke
 	return a.change(ctx, call, r, w)
@@ -34,7 +34,7 @@ func (a *Authority) Revoke(ctx context.Context, call Call, r RevokeRequest) (*Re
 // Release takes certificates off hold (RFC 5280 section 5.3.1). When it returns they are live again,
 // which is owed to git and to the directory; it waits for git as Revoke does.
 func (a *Authority) Release(ctx context.Context, call Call, r RevokeRequest) (*Revoked, error) {
-	w := &revocation{method: ReleaseMethod, states: []store.State{store.StateRevoked}, past: notHeld}
+	w := &revocation{method: ReleaseMethod, giveBack: func() {}, states: []store.State{store.StateRevoked}, past: notHeld}
 	w.apply = w.release
 	return a.change(ctx, call, r, w)
 }
@@ -64,15 +64,11 @@ func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *r
 		answer.Plan, err = w.plan()
 		return answer, err
 	}
-	giveBack, err := call.spend(w.rules...)
-	if err != nil {
-		return nil, err
-	}
 	entry, err := a.store.Update(ctx, call.Who, w.change)
 	if errors.Is(err, store.ErrBroken) {
 		return nil, unknown(err)
 	} else if err != nil {
-		giveBack()
+		w.giveBack()
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx) // what is durable is answered, however long the caller stays
@@ -92,19 +88,26 @@ type revocation struct {
 	call      Call
 	request   RevokeRequest
 	rules     []string // that allow it, each once
+	giveBack  func()   // what they have spent on it
 	hit       []RevokedCertificate
 	changes   []PlannedChange // of each that is hit
 	issuers   []cert.Issuer
 	debts     []store.Debt // of the lists
 }
 
-// change runs on the store's writer: what is selected is what is revoked.
+// change runs on the store's writer: what is selected is what is revoked, and the rules that allow it then are those
+// that spend.
 func (w *revocation) change(tx *store.Tx) (audit.Event, error) {
 	w.debts = nil
 	selected, err := w.selection(tx.Find, tx.Now())
 	if err != nil {
 		return nil, err
 	}
+	giveBack, err := w.call.spend(w.rules...)
+	if err != nil {
+		return nil, err
+	}
+	w.giveBack = giveBack
 	done, err := w.apply(tx, selected)
 	if err != nil {
 		return nil, err

@@ -224,6 +224,24 @@ func TestRateOfTheNext(t *testing.T) {
 	a.ask("ca.issue", user("b3"), "issued")
 }
 
+// TestRateOfTheNextRevocation: the rule that a revocation spends is the one of its plan, and the one on the log.
+func TestRateOfTheNextRevocation(t *testing.T) {
+	few, all := everyUser("ca.revoke"), everyUser("ca.revoke", "ca.issue")
+	few.PerHour, all.PerHour = 1, 20
+	a := bound(t, few, all)
+	var rules []string
+	for _, cn := range []string{"a1", "a2"} {
+		a.ask("ca.issue", user(cn), "issued")
+		from := a.head()
+		a.ask("ca.revoke", object{"cn": cn, "plan": true}, "plan.revoke")
+		a.ask("ca.revoke", object{"cn": cn, "planned": from}, "revoked")
+		rules = append(rules, a.since(from)[1].Event.(*audit.RevokeDone).Rule)
+	}
+	if fmt.Sprint(rules) != "[provisioning/1 provisioning/2]" {
+		t.Error(rules)
+	}
+}
+
 // TestHourly fills up evenly, and never beyond what it holds.
 func TestHourly(t *testing.T) {
 	h := &hourly{most: 2, left: 2}
