@@ -104,7 +104,22 @@ func TestHangUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
+	// Anybody can start a process that calls itself so.
+	other := asRoot("setpriv", "--reuid=4001", "--clear-groups", "bash", "-c",
+		`exec -a chanceryd bash -c 'echo; read x' chanceryd --config "$1"`, "bash", c.Path)
+	end, err1 := other.StdinPipe()
+	up, err2 := other.StdoutPipe()
+	if err := errors.Join(err1, err2, other.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := up.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	if err := site.HangUp(context.Background(), c); !errors.Is(err, site.ErrNotTaken) || !strings.Contains(err.Error(), "no process is chanceryd --config") {
 		t.Error(err)
+	}
+	_ = end.Close()
+	if err := other.Wait(); other.ProcessState.ExitCode() < 0 {
+		t.Errorf("another user's process was told: %v", err)
 	}
 }

@@ -53,17 +53,26 @@ func HangUp(ctx context.Context, c Config) error {
 	return fmt.Errorf("%w within %v", ErrNotTaken, reloadWait)
 }
 
-// daemonOf finds the process of the daemon, which is started with the path of its configuration.
+// daemonOf finds the process of the daemon, which is started with the path of its configuration and runs as the user
+// whose the store is: anybody can start one that is called the same.
 func daemonOf(c Config) (pid int, err error) {
 	want, err := filepath.EvalSymlinks(c.Path)
 	if err != nil {
 		return 0, err
 	}
+	books, err := os.Stat(c.StorePath())
+	if err != nil {
+		return 0, err
+	}
+	owner := books.Sys().(*syscall.Stat_t).Uid
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return 0, err
 	}
 	for _, file := range all {
+		if !runsAs(filepath.Dir(file), owner) {
+			continue
+		}
 		text, err := os.ReadFile(file)
 		words := strings.Split(string(bytes.TrimSuffix(text, []byte{0})), "\x00")
 		if err != nil || filepath.Base(words[0]) != "chanceryd" { // it may have ended
@@ -87,6 +96,12 @@ func daemonOf(c Config) (pid int, err error) {
 		}
 	}
 	return 0, fmt.Errorf("no process is chanceryd --config %s", want)
+}
+
+// runsAs tells whether a process in /proc was started by a user, also if nobody may look into it.
+func runsAs(process string, user uint32) bool {
+	status, err := os.ReadFile(filepath.Join(process, "status"))
+	return err == nil && bytes.Contains(status, fmt.Appendf(nil, "\nUid:\t%d\t", user))
 }
 
 func (c Config) logSize(ctx context.Context) (size int64, err error) {
