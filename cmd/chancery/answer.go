@@ -33,7 +33,7 @@ func printRows(w io.Writer, msg string, rows [][2]string) error {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, line(msg))
 	for _, r := range rows {
-		fmt.Fprintf(&b, "%-12s %s\n", r[0], line(r[1]))
+		fmt.Fprintf(&b, "%-12s %s\n", line(r[0]), line(r[1]))
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -243,7 +243,7 @@ func printLeft(ctx context.Context, w io.Writer, c site.Config, dir, name string
 			continue
 		}
 		for _, left := range one.Certificates {
-			fmt.Fprintf(w, "left: certificate %s until %s, which opens nothing now\n", left.Serial, left.NotAfter.UTC().Format(time.RFC3339))
+			fmt.Fprintf(w, "left: certificate %s until %s, which opens nothing now\n", line(string(left.Serial)), left.NotAfter.UTC().Format(time.RFC3339))
 		}
 		fmt.Fprintf(w, "next: a caller that may revoke for callers asks for it:\n  chancery revoke %s --purpose caller %s --reason cessationOfOperation\n", asCaller(c, dir), name)
 	}

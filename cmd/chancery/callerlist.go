@@ -75,7 +75,7 @@ func entrances(c site.CallerEntry) []string {
 		if one.State != site.CallerLive {
 			text += ", " + one.State
 		}
-		all = append(all, text)
+		all = append(all, line(text))
 	}
 	if len(all) == 0 {
 		all = append(all, "nothing: it has no certificate")

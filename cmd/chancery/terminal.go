@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 
 	"golang.org/x/term"
 )
@@ -33,14 +34,16 @@ func coloured(w io.Writer, state string) string {
 }
 
 // plain is a text of somebody else, such as a server or whoever names a file, for a terminal: what would move
-// its cursor, or change what stands there, is escaped. Lines stay.
+// its cursor, or change what stands there, is escaped, as JSON does. Lines stay.
 func plain(text string) string {
 	var b strings.Builder
 	for _, r := range text {
 		if r == '\n' || unicode.IsPrint(r) {
 			b.WriteRune(r)
 		} else {
-			fmt.Fprintf(&b, `\u%04x`, r)
+			for _, unit := range utf16.AppendRune(nil, r) {
+				fmt.Fprintf(&b, `\u%04x`, unit)
+			}
 		}
 	}
 	return b.String()

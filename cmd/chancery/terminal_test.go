@@ -67,6 +67,20 @@ func TestTerminalOfOthersTexts(t *testing.T) {
 			_ = printFsck(&out, site.FsckReport{Findings: []site.Finding{finding}}, "table")
 			return nil
 		},
+		"json": func() error {
+			if err := writeJSON(&out, map[string]string{"cn": evil + "\U000e0001"}); err != nil {
+				return err
+			}
+			var back map[string]string
+			if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["cn"] != evil+"\U000e0001" || strings.Contains(out.String(), "\U000e0001") {
+				t.Errorf("%q, %v", out.String(), err)
+			}
+			return nil
+		},
+		"whoami": func() error { return printRows(&out, evil, [][2]string{{evil, evil}}) },
+		"callers": func() error {
+			return printCallers(&out, []site.CallerEntry{{Name: evil, Certificates: []site.CallerCertificate{{Serial: evil, State: evil}}}})
+		},
 		"backup": func() error {
 			return printManifest(&out, "whole", site.Manifest{LeftOut: []string{evil}, Log: site.Position{Root: evil}}, "table")
 		},
