@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +31,11 @@ func CheckConfig(path, bin string) (ConfigReport, error) {
 	r := ConfigReport{Problems: []Problem{}}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		r.daemon(filepath.Join(path, ConfigName))
-		return r, r.room(filepath.Join(path, RoomConfigName), bin)
+		err := r.room(filepath.Join(path, RoomConfigName), bin)
+		if err == nil && len(r.Skipped)+len(r.Problems) == 0 {
+			err = r.signers(path)
+		}
+		return r, err
 	}
 	if strings.HasSuffix(path, ".json") {
 		return r, r.room(path, bin)
@@ -67,6 +72,33 @@ func (r *ConfigReport) room(path, bin string) error {
 		return fmt.Errorf("checking %s: %w\n%s", path, errors.Join(err, parsed), strings.TrimSpace(failure.String()))
 	}
 	r.Problems = append(r.Problems, problems...)
+	return nil
+}
+
+// signers compares the keys that callers sign with. Where the key room has none it takes the daemon's word for who
+// asked, and nobody would notice.
+func (r *ConfigReport) signers(dir string) error {
+	c, err := LoadConfig(filepath.Join(dir, ConfigName))
+	if err != nil {
+		return err
+	}
+	path, room, err := loadRoomFiles(dir)
+	if err != nil {
+		return err
+	}
+	keys := make(map[string][2][]string)
+	for _, one := range c.Callers {
+		keys[one.Name] = [2][]string{slices.Sorted(slices.Values(one.SigningKeys))}
+	}
+	for _, one := range room.Callers {
+		keys[one.Name] = [2][]string{keys[one.Name][0], slices.Sorted(slices.Values(one.SigningKeys))}
+	}
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		if !slices.Equal(keys[name][0], keys[name][1]) {
+			r.Problems = append(r.Problems, Problem{File: path, Reason: fmt.Sprintf(
+				"the signing_keys of caller %s are other ones than in %s: the key room does not hold the daemon to those there", name, ConfigName)})
+		}
+	}
 	return nil
 }
 

@@ -13,7 +13,8 @@ import (
 // RoomConfigName is the file name of the key room's configuration in an installation's folder.
 const RoomConfigName = "keyroom.json"
 
-// roomFiles is what of keyroom.json says where the key room's files are. The rest is the key room's to read.
+// roomFiles is what of keyroom.json says where the key room's files are, and whose requests are signed. The rest is
+// the key room's to read.
 type roomFiles struct {
 	Socket         string `json:"socket"`
 	State          string `json:"state"`
@@ -22,6 +23,10 @@ type roomFiles struct {
 	Issuers        []struct {
 		ID cert.Issuer `json:"id"`
 	} `json:"issuers"`
+	Callers []struct {
+		Name        string   `json:"name"`
+		SigningKeys []string `json:"signing_keys"`
+	} `json:"callers"`
 }
 
 // loadRoomFiles reads keyroom.json, which stands beside chancery.yaml. What it does not say is where init

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -23,8 +24,9 @@ func (c *Config) signers() (map[string][]crypto.PublicKey, error) {
 	all := make(map[string][]crypto.PublicKey)
 	for n, caller := range c.Callers {
 		at := fmt.Sprintf("callers[%d]", n)
-		if caller.Name == "" || all[caller.Name] != nil || len(caller.SigningKeys) == 0 {
-			return nil, wrong(at, "caller %q: want a name, once, and signing_keys", caller.Name)
+		const plain = "abcdefghijklmnopqrstuvwxyz0123456789-" // no caller has another name
+		if caller.Name == "" || strings.Trim(caller.Name, plain) != "" || all[caller.Name] != nil || len(caller.SigningKeys) == 0 {
+			return nil, wrong(at, "caller %q: want the name of a caller, once, and signing_keys", caller.Name)
 		}
 		for m, text := range caller.SigningKeys {
 			key, err := audit.ParseSigningKey(text)

@@ -283,11 +283,12 @@ func TestSignedReleases(t *testing.T) {
 // TestSigningKeysAreChecked: a key that cannot be one is found before the room starts.
 func TestSigningKeysAreChecked(t *testing.T) {
 	for name, callers := range map[string][]SigningCaller{
-		"no name":   {{"", []string{"x"}}},
-		"no key":    {{"a", nil}},
-		"no base64": {{"a", []string{"?"}}},
-		"no key in": {{"a", []string{"AAAA"}}},
-		"RSA":       {{"a", []string{base64.StdEncoding.EncodeToString(rsaKey(t))}}},
+		"no name":             {{"", []string{"x"}}},
+		"no name of a caller": {{"HR", []string{"MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}}},
+		"no key":              {{"a", nil}},
+		"no base64":           {{"a", []string{"?"}}},
+		"no key in":           {{"a", []string{"AAAA"}}},
+		"RSA":                 {{"a", []string{base64.StdEncoding.EncodeToString(rsaKey(t))}}},
 	} {
 		if _, err := (&Config{Callers: callers}).signers(); err == nil {
 			t.Errorf("%s: no error", name)
