@@ -85,6 +85,10 @@ func editCallers(path string, change func(*callersText, []rpc.Caller) ([]rpc.Cal
 		}
 		return after, Problems(report.Problems)
 	}
+	// Whoever edits by hand, or manages the machine, takes no lock, and may just have taken a caller out.
+	if now, err := readText(path); err != nil || !bytes.Equal(now, d.text) {
+		return after, fmt.Errorf("%w: %s was changed by somebody else meanwhile, and is left as it is", ErrConfig, path)
+	}
 	if err := errors.Join(os.Rename(draft, path), folder.Sync()); err != nil {
 		return after, fmt.Errorf("changing %s: %w", path, err)
 	}

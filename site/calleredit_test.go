@@ -170,3 +170,32 @@ func TestEditNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestEditMeanwhile: what somebody else writes while a change is checked is not written over.
+func TestEditMeanwhile(t *testing.T) {
+	t.Parallel()
+	path := withCallers(t, "callers:\n  - name: one\nforeign_cas: [{name: corp, file: trust/corp.pem}]\n")
+	slow := filepath.Join(filepath.Dir(path), "trust", "corp.pem")
+	foreign := run(t, "openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=corp")
+	if err := syscall.Mkfifo(slow, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := strings.Replace(read(t, path), "  - name: one\n", "  - name: two\n", 1)
+	done := make(chan error, 1)
+	go func() {
+		pipe, err := os.OpenFile(slow, os.O_WRONLY, 0) // when it is read
+		if err == nil {
+			err = os.WriteFile(path, []byte(other), 0o600)
+			_, written := pipe.WriteString(foreign)
+			err = errors.Join(err, written, pipe.Close())
+		}
+		done <- err
+	}()
+	_, err := site.AddCaller(path, newCaller())
+	if err == nil || !strings.Contains(err.Error(), "meanwhile") || !errors.Is(err, site.ErrConfig) {
+		t.Error(err)
+	}
+	if err := <-done; err != nil || read(t, path) != other {
+		t.Errorf("%v\n%s", err, read(t, path))
+	}
+}
