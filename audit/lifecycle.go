@@ -370,7 +370,7 @@ func (b *Books) release(index int64, who Actor, e *ReleaseDone) *Contradiction {
 	if c := b.spend(index, who, e.RequestID); c != nil {
 		return c
 	}
-	var names []string
+	var names []Named
 	for _, r := range e.Released {
 		c := b.signed(r.Serial)
 		if c == nil || c.Issuer != r.Issuer || c.State != Revoked || c.Reason != cert.CertificateHold {
@@ -378,7 +378,7 @@ func (b *Books) release(index int64, who Actor, e *ReleaseDone) *Contradiction {
 		}
 		c.Holds = append(c.Holds, Hold{At: c.RevokedAt, By: c.RevokedBy, To: index})
 		c.State, c.Reason, c.RevokedAt, c.RevokedBy, c.RestatedBy = Live, cert.Unspecified, time.Time{}, 0, 0
-		names = append(names, c.CN)
+		names = append(names, Named{c.Purpose, c.CN})
 	}
 	if err := e.CheckRequest(names); err != nil {
 		return contradict(RequestOther, "%v", err)
