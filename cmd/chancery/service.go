@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -41,7 +42,7 @@ type service struct {
 func (s *service) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&s.dir, "dir", "", "ask the service of the installation in the folder `DIR` on this machine")
-	f.StringVar(&s.caller, "caller", "provisioning", "with --dir: ask as the caller `NAME`, with DIR/callers/NAME.pem and NAME.key")
+	f.StringVar(&s.caller, "caller", "provisioning", "with --dir: ask as the caller `NAME`, with DIR/callers/NAME.pem and NAME.key; with --url and --signing-key: the caller's name, if the certificate has another")
 	f.StringVar(&s.url, "url", "", "ask the service at `https://HOST:PORT`, with --cert, --key and --trust")
 	f.StringVar(&s.cert, "cert", "", "`FILE` with the caller's certificate, PEM")
 	f.StringVar(&s.key, "key", "", "`FILE` with the caller's key, PEM")
@@ -52,7 +53,6 @@ func (s *service) flags(cmd *cobra.Command) {
 	complete(cmd, "caller")
 	outputFlag(cmd, &s.output)
 	cmd.MarkFlagsMutuallyExclusive("dir", "url")
-	cmd.MarkFlagsMutuallyExclusive("caller", "url")
 	cmd.MarkFlagsRequiredTogether("url", "cert", "key", "trust")
 	cmd.MarkFlagsOneRequired("dir", "url")
 	checkOutput := cmd.PreRunE
@@ -65,6 +65,12 @@ func (s *service) flags(cmd *cobra.Command) {
 		}
 		if name := givenEmpty(cmd); name != "" {
 			return fmt.Errorf("%w: --%s is empty; leave it out instead", errUsage, name)
+		}
+		switch named := cmd.Flags().Changed("caller"); {
+		case s.dir == "" && named && s.signingKey == "":
+			return fmt.Errorf("%w: --caller goes with --dir or --signing-key", errUsage)
+		case s.dir == "" && !named:
+			s.caller = ""
 		}
 		return checkOutput(cmd, args)
 	}
@@ -99,7 +105,7 @@ func (s *service) open() error {
 		return fmt.Errorf("%w: %w", site.ErrConfig, err)
 	}
 	s.url, s.rpc = u.String(), client.New(u.String(), config)
-	return s.sign(config.Certificates[0].Leaf.Subject.CommonName)
+	return s.sign(cmp.Or(s.caller, config.Certificates[0].Leaf.Subject.CommonName))
 }
 
 // sign has every request signed, if there is a key for it.
