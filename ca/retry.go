@@ -118,11 +118,7 @@ func (a *Authority) redeliver(ctx context.Context, call Call, c store.Certificat
 
 // intentOf reads the leaf that announced a certificate: only it says whether the CA made the key.
 func (a *Authority) intentOf(ctx context.Context, c store.Certificate) (*audit.IssueIntent, error) {
-	leaves, err := a.store.Leaves(ctx, c.Intent, c.Intent+1)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := audit.Decode(leaves[0])
+	leaf, err := a.store.Leaf(ctx, c.Intent)
 	if err != nil {
 		return nil, err
 	}

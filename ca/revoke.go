@@ -327,11 +327,7 @@ func notHeld(c store.Certificate, now time.Time) *Refusal {
 // revokedBefore answers a request id again: with the same certificates, and with where their lists
 // stand now.
 func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.Request) (*Revoked, error) {
-	leaves, err := a.store.Leaves(ctx, request.Index, request.Index+1)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := audit.Decode(leaves[0])
+	leaf, err := a.store.Leaf(ctx, request.Index)
 	if err != nil {
 		return nil, err
 	}

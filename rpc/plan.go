@@ -38,13 +38,9 @@ func (s *Server) findPlan(ctx context.Context, rq *request) error {
 	if size, _ := s.store.Head(); index < 0 || index >= size {
 		return unknown
 	}
-	leaves, err := s.store.Leaves(ctx, index, index+1)
+	leaf, err := s.store.Leaf(ctx, index)
 	if err != nil {
-		return fmt.Errorf("reading the plan at %d: %w", index, err)
-	}
-	leaf, err := audit.Decode(leaves[0])
-	if err != nil {
-		return fmt.Errorf("reading the plan at %d: %w", index, err)
+		return fmt.Errorf("reading the plan: %w", err)
 	}
 	plan, ok := leaf.Event.(*audit.RequestPlanned)
 	if !ok || leaf.Actor.Kind != rq.who.Kind || leaf.Actor.Name != rq.who.Name || plan.BodySHA256 != rq.body {

@@ -1,7 +1,6 @@
 package site
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -132,28 +131,15 @@ func PastCaller(ctx context.Context, c Config, caller string) (past CallerPast, 
 		return past, err
 	}
 	past.Certificates = len(found)
-	const chunk = 4096
 	size, _ := s.Head()
 	written := []byte(strconv.Quote(caller)) // which JSON writes the same way
-	for from := int64(0); from < size; from += chunk {
-		leaves, err := s.Leaves(ctx, from, min(from+chunk, size))
-		if err != nil {
-			return past, err
+	err = eachLeaf(ctx, s, 0, size, written, func(_ int64, leaf audit.Leaf) error {
+		if leaf.Actor.Kind == audit.ByCaller && leaf.Actor.Name == caller {
+			past.Leaves, past.Last = past.Leaves+1, leaf.Time
 		}
-		for _, text := range leaves {
-			if !bytes.Contains(text, written) {
-				continue
-			}
-			leaf, err := audit.Decode(text)
-			if err != nil {
-				return past, fmt.Errorf("reading the log: %w", err)
-			}
-			if leaf.Actor.Kind == audit.ByCaller && leaf.Actor.Name == caller {
-				past.Leaves, past.Last = past.Leaves+1, leaf.Time
-			}
-		}
-	}
-	return past, nil
+		return nil
+	})
+	return past, err
 }
 
 // CredentialFile gives the credential that names a certificate in a PEM file by its issuer and subject, or by its

@@ -321,13 +321,9 @@ func (e *examination) opened(ctx context.Context) (*audit.LogOpened, error) {
 	if err != nil {
 		return nil, err
 	}
-	leaves, err := s.Leaves(ctx, 0, 1)
+	leaf, err := s.Leaf(ctx, 0)
 	if err != nil {
 		return nil, err
-	}
-	leaf, err := audit.Decode(leaves[0])
-	if err != nil {
-		return nil, fmt.Errorf("reading the first leaf: %w", err)
 	}
 	opened, ok := leaf.Event.(*audit.LogOpened)
 	if !ok {

@@ -4,12 +4,9 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"syscall"
 	"time"
-
-	"github.com/chancery-ca/chancery/audit"
 )
 
 // checkService tells which of the two processes are there, and whether the store can be read.
@@ -92,13 +89,9 @@ func (e *examination) checkClock(ctx context.Context) ([]Finding, error) {
 	}
 	if s, err := e.store(); err == nil {
 		size, _ := s.Head()
-		leaves, err := s.Leaves(ctx, size-1, size)
+		newest, err := s.Leaf(ctx, size-1)
 		if err != nil {
 			return found, err
-		}
-		newest, err := audit.Decode(leaves[0])
-		if err != nil {
-			return found, fmt.Errorf("reading the newest leaf: %w", err)
 		}
 		behind("the newest leaf", newest.Time)
 	}

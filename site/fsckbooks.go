@@ -2,7 +2,6 @@ package site
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -13,28 +12,15 @@ import (
 	"github.com/chancery-ca/chancery/store"
 )
 
-// pageSize is how much of the books fsck has in memory at once.
+// pageSize is how many rows of the books fsck has in memory at once.
 const pageSize = 256
 
 // checkBooks reads the log once more and compares what each leaf announces with the row that it made,
 // and with the request id that it spent.
 func (f *fsck) checkBooks(ctx context.Context) error {
-	for from := int64(0); from < f.report.Leaves; from += pageSize {
-		leaves, err := f.store.Leaves(ctx, from, min(from+pageSize, f.report.Leaves))
-		if err != nil {
-			return err
-		}
-		for i, encoded := range leaves {
-			leaf, err := audit.Decode(encoded)
-			if err != nil {
-				return fmt.Errorf("leaf %d: %w", from+int64(i), err)
-			}
-			if err := f.checkLeaf(ctx, from+int64(i), leaf); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return eachLeaf(ctx, f.store, 0, f.report.Leaves, nil, func(index int64, leaf audit.Leaf) error {
+		return f.checkLeaf(ctx, index, leaf)
+	})
 }
 
 func (f *fsck) checkLeaf(ctx context.Context, index int64, leaf audit.Leaf) error {

@@ -121,18 +121,11 @@ func (c Config) taken(ctx context.Context, from int64) (taken bool, err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	size, _ := s.Head()
-	leaves, err := s.Leaves(ctx, from, size)
-	if err != nil {
-		return false, err
-	}
-	for _, text := range leaves {
-		leaf, err := audit.Decode(text)
-		if err != nil {
-			return false, fmt.Errorf("reading the log: %w", err)
-		}
+	err = eachLeaf(ctx, s, from, size, nil, func(_ int64, leaf audit.Leaf) error {
 		if e, ok := leaf.Event.(*audit.ConfigReloaded); ok {
 			taken = e.To == c.SHA256
 		}
-	}
-	return taken, nil
+		return nil
+	})
+	return taken, err
 }

@@ -3,7 +3,6 @@ package site
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -57,7 +56,11 @@ func ReplayPolicy(ctx context.Context, dir, against string, since time.Time) (re
 	}
 	r := &replay{now: now, next: next, known: make(map[cert.Serial]subject)}
 	r.report = PolicyReplay{Since: since, Flips: []PolicyFlip{}, Moved: []PolicyFlip{}}
-	err = r.read(ctx, log)
+	size, _ := log.Head()
+	err = eachLeaf(ctx, log, 0, size, nil, func(index int64, leaf audit.Leaf) error {
+		r.take(index, leaf)
+		return nil
+	})
 	return r.report, errors.Join(err, log.Close())
 }
 
@@ -73,26 +76,6 @@ type subject struct {
 	purpose cert.Purpose
 	cn      string
 	caller  string
-}
-
-const replayPage = 256 // leaves that are in memory at once
-
-func (r *replay) read(ctx context.Context, log *store.Store) error {
-	size, _ := log.Head()
-	for from := int64(0); from < size; from += replayPage {
-		leaves, err := log.Leaves(ctx, from, min(size, from+replayPage))
-		if err != nil {
-			return err
-		}
-		for i, encoded := range leaves {
-			leaf, err := audit.Decode(encoded)
-			if err != nil {
-				return fmt.Errorf("leaf %d: %w; chancery audit verify says more", from+int64(i), err)
-			}
-			r.take(from+int64(i), leaf)
-		}
-	}
-	return nil
 }
 
 func (r *replay) take(index int64, leaf audit.Leaf) {

@@ -57,6 +57,19 @@ func (s *Store) Leaves(ctx context.Context, from, to int64) ([][]byte, error) {
 	return leaves, err
 }
 
+// Leaf gives the leaf at an index, or an error if there is none.
+func (s *Store) Leaf(ctx context.Context, index int64) (audit.Leaf, error) {
+	leaves, err := s.Leaves(ctx, index, index+1)
+	if err != nil {
+		return audit.Leaf{}, err
+	}
+	leaf, err := audit.Decode(leaves[0])
+	if err != nil {
+		return leaf, fmt.Errorf("leaf %d: %w", index, err)
+	}
+	return leaf, nil
+}
+
 // Restore appends leaves exactly as they were, for a daemon that lost the end of its log. fill brings
 // the books to what each leaf says; its tx has the leaf's time and index. All of it is one transaction.
 func (s *Store) Restore(ctx context.Context, leaves [][]byte, fill func(tx *Tx, index int64, leaf audit.Leaf) error) error {
