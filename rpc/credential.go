@@ -15,11 +15,11 @@ type Credential struct {
 	// SPKI is the SHA-256 of a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7), lower-case hex. The TLS handshake
 	// proves the key, so that its certificate may be by anybody, itself included. One that names the callers CA
 	// or a foreign CA as its issuer must be by that.
-	SPKI string `yaml:"spki,omitempty"`
+	SPKI string `yaml:"spki,omitempty" json:"spki,omitempty"`
 	// Issuer and Subject are distinguished names, as RFC 4514 writes them. Issuer is that of the callers CA or
 	// of a foreign CA, which has signed the certificate itself.
-	Issuer  string `yaml:"issuer,omitempty"`
-	Subject string `yaml:"subject,omitempty"`
+	Issuer  string `yaml:"issuer,omitempty" json:"issuer,omitempty"`
+	Subject string `yaml:"subject,omitempty" json:"subject,omitempty"`
 }
 
 // ForeignCA is somebody else's CA, by whose certificates callers may come in that name them in a credential.

@@ -20,16 +20,9 @@ import (
 type CallerEntry struct {
 	Name         string              `json:"name"`
 	Configured   bool                `json:"configured"`
-	Credentials  []CallerCredential  `json:"credentials"` // none: any of Certificates
+	Credentials  []rpc.Credential    `json:"credentials"` // none: any of Certificates
 	Grants       int                 `json:"grants"`
 	Certificates []CallerCertificate `json:"certificates"` // of the callers CA
-}
-
-// CallerCredential is one of a caller: a key, or an issuer and a subject.
-type CallerCredential struct {
-	SPKI    string `json:"spki,omitempty"`
-	Issuer  string `json:"issuer,omitempty"`
-	Subject string `json:"subject,omitempty"`
 }
 
 // CallerCertificate is one that is not revoked.
@@ -65,10 +58,8 @@ func Callers(ctx context.Context, c Config, now time.Time) (all []CallerEntry, e
 		held[one.CN] = append(held[one.CN], callerCertificate(one, now))
 	}
 	for _, caller := range c.Callers {
-		e := CallerEntry{Name: caller.Name, Configured: true, Credentials: []CallerCredential{}, Grants: len(caller.Grants)}
-		for _, one := range caller.Credentials {
-			e.Credentials = append(e.Credentials, CallerCredential{one.SPKI, one.Issuer, one.Subject})
-		}
+		e := CallerEntry{Name: caller.Name, Configured: true, Grants: len(caller.Grants)}
+		e.Credentials = append([]rpc.Credential{}, caller.Credentials...)
 		e.Certificates = newest(held[caller.Name], true)
 		delete(held, caller.Name)
 		all = append(all, e)
@@ -76,7 +67,7 @@ func Callers(ctx context.Context, c Config, now time.Time) (all []CallerEntry, e
 	configured := len(all)
 	for cn, certificates := range held {
 		if certificates = newest(certificates, false); len(certificates) > 0 {
-			all = append(all, CallerEntry{Name: cn, Credentials: []CallerCredential{}, Certificates: certificates})
+			all = append(all, CallerEntry{Name: cn, Credentials: []rpc.Credential{}, Certificates: certificates})
 		}
 	}
 	slices.SortFunc(all[configured:], func(a, b CallerEntry) int { return cmp.Compare(a.Name, b.Name) })

@@ -72,14 +72,6 @@ refused, unless --returning says that it is the same one. Whoever edits the file
 	return cmd
 }
 
-func texts[S ~string](words []S) []string {
-	var all []string
-	for _, w := range words {
-		all = append(all, string(w))
-	}
-	return all
-}
-
 func (o *addOptions) run(ctx context.Context, w io.Writer, dir, name string) error {
 	caller, err := o.caller(name)
 	if err != nil {

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"github.com/spf13/cobra"
-
-	"github.com/chancery-ca/chancery/ca/cert"
-)
+import "github.com/spf13/cobra"
 
 // complete offers these values for a flag and no file names. It does nothing for a flag that is not there.
 func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
@@ -24,27 +20,10 @@ func folders(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cob
 	return nil, cobra.ShellCompDirectiveFilterDirs
 }
 
-func purposeFlag(cmd *cobra.Command, purpose *string, usage string) {
-	cmd.Flags().StringVar(purpose, "purpose", "", usage)
-	var names []cobra.Completion
-	for _, p := range cert.Purposes() {
-		names = append(names, string(p))
+func texts[S ~string](words []S) []string {
+	var all []string
+	for _, w := range words {
+		all = append(all, string(w))
 	}
-	complete(cmd, "purpose", names...)
-}
-
-func completeKeyTypes(cmd *cobra.Command) {
-	var kinds []cobra.Completion
-	for _, k := range cert.SubjectKeyTypes() {
-		kinds = append(kinds, string(k))
-	}
-	complete(cmd, "key-type", kinds...)
-}
-
-func completeReasons(cmd *cobra.Command) {
-	var reasons []cobra.Completion
-	for _, r := range cert.Reasons() {
-		reasons = append(reasons, r.String())
-	}
-	complete(cmd, "reason", reasons...)
+	return all
 }

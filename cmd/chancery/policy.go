@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -30,14 +31,15 @@ func questionFlags(cmd *cobra.Command, q *rpc.Question) {
 	f.IntVar(&q.ValidDays, "days", 0, "validity of `N` days, for ca.issue and ca.renew; 0: none is asked for")
 	f.StringVar(&q.Owner, "owner", "", "`CALLER` that asked for the certificate which it is about")
 	f.IntVar(&q.Certificates, "certificates", 0, "`N` certificates that the call hits, for those that revoke, hold or release")
-	for _, name := range []string{"cn", "email", "dns", "ip", "days", "owner", "certificates"} {
+	f.StringVar(&q.KeyType, "key-type", "", "`TYPE` of the certificate's key, for ca.issue and ca.renew: P-256, P-384, RSA-2048 or RSA-3072")
+	f.StringVar(&q.Reason, "reason", "", "`REASON` of a ca.revoke or ca.retire, as RFC 5280 names it")
+	f.StringVar(&q.Purpose, "purpose", "", "what the certificate is for, `PURPOSE`: user, server or caller")
+	for _, name := range []string{"cn", "email", "dns", "ip", "owner", "certificates"} {
 		complete(cmd, name)
 	}
-	f.StringVar(&q.KeyType, "key-type", "", "`TYPE` of the certificate's key, for ca.issue and ca.renew: P-256, P-384, RSA-2048 or RSA-3072")
-	completeKeyTypes(cmd)
-	f.StringVar(&q.Reason, "reason", "", "`REASON` of a ca.revoke or ca.retire, as RFC 5280 names it")
-	completeReasons(cmd)
-	purposeFlag(cmd, &q.Purpose, "what the certificate is for, `PURPOSE`: user, server or caller")
+	for _, m := range slices.Concat(paramsOf("ca.issue"), paramsOf("ca.revoke")) {
+		complete(cmd, m.Flag, m.Values...)
+	}
 }
 
 func methodFlag(cmd *cobra.Command, method *string, usage string) {
@@ -65,8 +67,10 @@ func policyExplainCommand() *cobra.Command {
 		Short: "Tell whether a caller may do something, and what each of its grants says",
 		Long: `Tell whether the grants in the chancery.yaml of DIR, which can be the file itself, allow CALLER a call, and by
 which rule; and for each grant of CALLER how far it goes along: at the method, the purpose, the name, the owner, the
-further names or a bound it stops. How many calls an hour are left only the service knows. It is the code by which the service decides, on the file as it is now; the service is not asked,
-nor is a file that is named there. What the CA and the key room refuse for reasons of their own is not looked at.
+further names or a bound it stops. How many calls an hour are left only the service knows.
+
+It is the code by which the service decides, on the file as it is now; the service is not asked, and no file that is
+named there is read. What the CA and the key room refuse for reasons of their own is not looked at.
 
 Exit code 0 if it is allowed, 1 if it is refused.`,
 		Example: `  chancery policy explain ca --caller hr --method ca.issue --purpose user --cn alice --email alice@example.org
@@ -145,8 +149,8 @@ expects, and show each decision that differs and why. FILE is a list in YAML, as
     want: allow                  # or refuse
     rule: hr/2                   # that allows it; optional
 
-also with key_type, valid_days, reason, owner and certificates, as policy explain has them.
-Nothing is asked over the network. Exit code 1 if a decision differs, 2 if FILE or the configuration is wrong.`,
+A decision can also have key_type, valid_days, reason, owner and certificates, as policy explain has them. Nothing
+is asked over the network. Exit code 1 if a decision differs, 2 if FILE or the configuration is wrong.`,
 		Args: exactly(2, "DIR FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			policy, err := site.LoadPolicy(configFile(args[0]))
@@ -192,7 +196,8 @@ func policyWhoCouldCommand() *cobra.Command {
 		Short: "List the callers that could get or touch a certificate, and by which rules",
 		Long: `List each caller and method for which the grants in the chancery.yaml of DIR, which can be the file itself,
 allow a certificate for NAME, and every rule that allows it. Without --method all methods that concern a name are
-looked at; further names count for ca.issue and ca.renew only, and what is not said hinders nobody. Nothing is asked over the network.
+looked at; further names count for ca.issue and ca.renew only. What is not said hinders nobody. Nothing is asked
+over the network.
 
 Exit code 0 also if nobody could, 1 if no certificate can have the name.`,
 		Example: `  chancery policy who-could ca --purpose server --cn www.example.org --dns example.org
