@@ -21,17 +21,25 @@ import (
 type field struct {
 	name     string
 	optional bool
-	index    int
+	index    []int // as reflect.Value.FieldByIndex takes it
 	kind     reflect.Type
 	tag      reflect.StructTag
 }
 
+// fieldsOf gives the members; those of an embedded struct, which several have in common, stand in its place.
 func fieldsOf(t reflect.Type) []field {
 	var all []field
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Anonymous {
+			for _, inner := range fieldsOf(f.Type) {
+				inner.index = append(f.Index, inner.index...)
+				all = append(all, inner)
+			}
+			continue
+		}
 		name, options, optional := strings.Cut(f.Tag.Get("json"), ",")
-		all = append(all, field{name, optional && strings.HasPrefix(options, "omit"), i, f.Type, f.Tag})
+		all = append(all, field{name, optional && strings.HasPrefix(options, "omit"), f.Index, f.Type, f.Tag})
 	}
 	return all
 }
@@ -83,7 +91,7 @@ func bindMembers(members map[string]any, path string, into reflect.Value) error 
 		case v == "" && f.optional:
 			return invalid(path+"."+f.name, "is empty; leave it out instead")
 		}
-		if err := bind(v, path+"."+f.name, into.Field(f.index)); err != nil {
+		if err := bind(v, path+"."+f.name, into.FieldByIndex(f.index)); err != nil {
 			return err
 		}
 	}

@@ -32,7 +32,7 @@ func TestBind(t *testing.T) {
 		{[]any{nil}, "params[0]: want a struct"},
 		{[]any{object{"cn": "alice"}}, "params[0].purpose: is missing"},
 		{[]any{object{"purpose": "user"}}, "params[0].cn: is missing"},
-		{with("Purpose", "user"), `params[0]."Purpose": there is no such member; the members are purpose, cn, request_id, sans, csr, key_type, valid_days, plan`},
+		{with("Purpose", "user"), `params[0]."Purpose": there is no such member; the members are purpose, cn, sans, csr, key_type, valid_days, request_id, plan`},
 		{with("", "user"), `params[0]."": there is no such member`},
 		{with("\u202e", "user"), `params[0]."\u202e": there is no such member`},
 		{with(long, "user"), `params[0].` + `"` + long[:40] + `..."`},

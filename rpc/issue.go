@@ -21,15 +21,25 @@ const issueHelp = `Issue a certificate. A call with the same request_id and the 
 however the first one ended: the same certificate, PKCS#12 and password.`
 
 type issueParams struct {
-	Purpose   string    `json:"purpose" help:"what it is for" values:"purposes" flag:"purpose" arg:"PURPOSE"`
-	CN        string    `json:"cn" help:"common name: a person, a host name, or a caller's name" arg:"NAME"`
-	RequestID string    `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
-	SANs      cert.SANs `json:"sans,omitzero" help:"further names: dns and ip for servers, email for users; uri is known, and no purpose has any"`
-	CSR       csr       `json:"csr,omitempty" help:"PKCS#10, to bring a key of your own; it gives its public key and nothing else. Without it the CA makes the key" flag:"csr" arg:"FILE"`
-	KeyType   string    `json:"key_type,omitempty" help:"of the key that the CA makes; P-256 if none is named" values:"key types" flag:"key-type" arg:"TYPE"`
-	ValidDays int       `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default, or the max_days of the grant if that is less" flag:"days" arg:"N"`
-	Plan      bool      `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
-	Planned   int       `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
+	Purpose string    `json:"purpose" help:"what it is for" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+	CN      string    `json:"cn" help:"common name: a person, a host name, or a caller's name" arg:"NAME"`
+	SANs    cert.SANs `json:"sans,omitzero" help:"further names: dns and ip for servers, email for users; uri is known, and no purpose has any"`
+	keyParams
+	changeParams
+}
+
+// keyParams are what is said of the key and the validity of a certificate to be.
+type keyParams struct {
+	CSR       csr    `json:"csr,omitempty" help:"PKCS#10, to bring a key of your own; it gives its public key and nothing else. Without it the CA makes the key" flag:"csr" arg:"FILE"`
+	KeyType   string `json:"key_type,omitempty" help:"of the key that the CA makes; P-256 if none is named" values:"key types" flag:"key-type" arg:"TYPE"`
+	ValidDays int    `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default, or the max_days of the grant if that is less" flag:"days" arg:"N"`
+}
+
+// changeParams are what every method has that changes something.
+type changeParams struct {
+	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
+	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
+	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
 // issueDetail is the detail of an issue or a renewal. A plan has none of what only a certificate has.
@@ -149,15 +159,11 @@ or is revoked. Give serial or cn, one of them. The grant has to allow ca.renew f
 on hold or expired is not renewed. The answer is that of ca.issue.`
 
 type renewParams struct {
-	Serial    string `json:"serial,omitempty" help:"of the certificate, in hex" flag:"serial" arg:"HEX"`
-	CN        string `json:"cn,omitempty" help:"common name; its newest certificate is meant" arg:"NAME"`
-	Purpose   string `json:"purpose,omitempty" help:"what the certificate is for, with cn; needed where the name has them for several" values:"purposes" flag:"purpose" arg:"PURPOSE"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
-	CSR       csr    `json:"csr,omitempty" help:"PKCS#10, to bring a key of your own; it gives its public key and nothing else. Without it the CA makes the key" flag:"csr" arg:"FILE"`
-	KeyType   string `json:"key_type,omitempty" help:"of the key that the CA makes; P-256 if none is named" values:"key types" flag:"key-type" arg:"TYPE"`
-	ValidDays int    `json:"valid_days,omitempty" help:"validity in days; 0 is the purpose's default, or the max_days of the grant if that is less" flag:"days" arg:"N"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
-	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
+	Serial  string `json:"serial,omitempty" help:"of the certificate, in hex" flag:"serial" arg:"HEX"`
+	CN      string `json:"cn,omitempty" help:"common name; its newest certificate is meant" arg:"NAME"`
+	Purpose string `json:"purpose,omitempty" help:"what the certificate is for, with cn; needed where the name has them for several" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+	keyParams
+	changeParams
 }
 
 func (p renewParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan, p.Planned} }

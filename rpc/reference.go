@@ -53,10 +53,6 @@ func (r row) describe() Method {
 func membersIn(t reflect.Type) []Member {
 	all := []Member{}
 	for _, f := range fieldsOf(t) {
-		if f.name == "" { // what several details have in common
-			all = append(all, membersIn(f.kind)...)
-			continue
-		}
 		m := Member{
 			Name: f.name, Type: wanted(f.kind), Optional: f.optional, Help: f.tag.Get("help"),
 			Values: valuesOf(f.tag.Get("values")), Flag: f.tag.Get("flag"), Arg: f.tag.Get("arg"), kind: f.kind,
@@ -142,21 +138,14 @@ func (m Member) said() string {
 // membersOf makes the tree of plain values that both codecs know of a detail.
 func membersOf(detail reflect.Value) map[string]any {
 	tree := make(map[string]any)
-	addMembers(tree, detail)
-	return tree
-}
-
-func addMembers(tree map[string]any, from reflect.Value) {
-	for _, f := range fieldsOf(from.Type()) {
-		v := from.Field(f.index)
-		switch {
-		case f.name == "":
-			addMembers(tree, v)
-		case f.optional && (v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0):
-		default:
-			tree[f.name] = plain(v)
+	for _, f := range fieldsOf(detail.Type()) {
+		v := detail.FieldByIndex(f.index)
+		if f.optional && (v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0) {
+			continue
 		}
+		tree[f.name] = plain(v)
 	}
+	return tree
 }
 
 func plain(v reflect.Value) any {

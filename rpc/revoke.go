@@ -22,15 +22,22 @@ const revokeHelp = `Revoke certificates: one by its serial, or all of a name, th
 of them. With ok the revocation is durable; crl says whether the list in git holds it already. A revocation can be
 restated with keyCompromise; one with certificateHold with any reason.`
 
+// whichParams choose certificates.
+type whichParams struct {
+	Serial  string `json:"serial,omitempty" help:"of one certificate, in hex" flag:"serial" arg:"HEX"`
+	CN      string `json:"cn,omitempty" help:"common name: all certificates of it" arg:"NAME"`
+	Purpose string `json:"purpose,omitempty" help:"with cn: only those for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
+}
+
+func (p whichParams) selector() selector {
+	return selector{serial: p.Serial, cn: p.CN, purpose: p.Purpose}
+}
+
 type revokeParams struct {
-	Serial    string `json:"serial,omitempty" help:"of one certificate, in hex" flag:"serial" arg:"HEX"`
-	CN        string `json:"cn,omitempty" help:"common name: all certificates of it" arg:"NAME"`
-	Purpose   string `json:"purpose,omitempty" help:"with cn: only those for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
-	Reason    string `json:"reason,omitempty" help:"RFC 5280 section 5.3.1, unspecified if none is named" values:"reasons" flag:"reason" arg:"REASON"`
-	Max       int    `json:"max,omitempty" help:"how many certificates this may hit, 1 to 1000; 0 is 10" flag:"max" arg:"N"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
-	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
+	whichParams
+	Reason string `json:"reason,omitempty" help:"RFC 5280 section 5.3.1, unspecified if none is named" values:"reasons" flag:"reason" arg:"REASON"`
+	Max    int    `json:"max,omitempty" help:"how many certificates this may hit, 1 to 1000; 0 is 10" flag:"max" arg:"N"`
+	changeParams
 }
 
 func (p revokeParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan, p.Planned} }
@@ -83,10 +90,6 @@ func (s *Server) revoke(ctx context.Context, rq *request, p revokeParams) (msg s
 	return msg, d, err
 }
 
-func (p revokeParams) selector() selector {
-	return selector{serial: p.Serial, cn: p.CN, purpose: p.Purpose}
-}
-
 func readReason(text string, otherwise cert.Reason) (cert.Reason, error) {
 	if text == "" {
 		return otherwise, nil
@@ -105,13 +108,9 @@ const releaseHelp = `Take certificates off hold: they are live again, the next l
 No other revocation ends. Give serial or cn, one of them.`
 
 type holdParams struct {
-	Serial    string `json:"serial,omitempty" help:"of one certificate, in hex" flag:"serial" arg:"HEX"`
-	CN        string `json:"cn,omitempty" help:"common name: all certificates of it" arg:"NAME"`
-	Purpose   string `json:"purpose,omitempty" help:"with cn: only those for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
-	Max       int    `json:"max,omitempty" help:"how many certificates this may hit, 1 to 1000; 0 is 10" flag:"max" arg:"N"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
-	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
+	whichParams
+	Max int `json:"max,omitempty" help:"how many certificates this may hit, 1 to 1000; 0 is 10" flag:"max" arg:"N"`
+	changeParams
 }
 
 func (p holdParams) about() about { return about{p.RequestID, p.Purpose, p.CN, p.Plan, p.Planned} }
@@ -124,10 +123,6 @@ type holdDetail struct {
 type releaseDetail struct {
 	changeDetail
 	Released []hitCertificate `json:"released"`
-}
-
-func (p holdParams) selector() selector {
-	return selector{serial: p.Serial, cn: p.CN, purpose: p.Purpose}
 }
 
 func (s *Server) hold(ctx context.Context, rq *request, p holdParams) (msg string, d holdDetail, err error) {
@@ -146,11 +141,9 @@ const retireHelp = `Revoke everything that a subject has: all certificates of a 
 still being issued included, up to 1000. For a person who leaves, or a machine that is taken down.`
 
 type retireParams struct {
-	CN        string `json:"cn" help:"common name" arg:"NAME"`
-	Reason    string `json:"reason,omitempty" help:"RFC 5280 section 5.3.1, cessationOfOperation if none is named" values:"reasons" flag:"reason" arg:"REASON"`
-	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
-	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
-	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
+	CN     string `json:"cn" help:"common name" arg:"NAME"`
+	Reason string `json:"reason,omitempty" help:"RFC 5280 section 5.3.1, cessationOfOperation if none is named" values:"reasons" flag:"reason" arg:"REASON"`
+	changeParams
 }
 
 func (p retireParams) about() about {
