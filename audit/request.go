@@ -32,12 +32,14 @@ type SignedRequest struct {
 // MaxSignedBody is the longest body of a signed request, in octets: it stands on the log.
 const MaxSignedBody = 16 << 10
 
-// SignedText is what a caller signs.
+// SignedText is what a caller signs: four lines, with the version, the caller's name, the time in seconds since 1970,
+// and the SHA-256 of the body in lower-case hex.
 func SignedText(caller string, at time.Time, body []byte) []byte {
 	return fmt.Appendf(nil, "chancery-request-v1\n%s\n%d\n%x\n", caller, at.Unix(), sha256.Sum256(body))
 }
 
-// Verify checks that one of a caller's keys made the signature.
+// Verify checks that one of a caller's keys, ed25519.PublicKey or *ecdsa.PublicKey, made the signature. It does not
+// look at the time, nor at what the body asks for.
 func (r SignedRequest) Verify(caller string, keys []crypto.PublicKey) error {
 	text := SignedText(caller, r.At, r.Body)
 	sum := sha256.Sum256(text)

@@ -36,8 +36,8 @@ type RenewRequest struct {
 // What a refusal of May can say of a certificate. Any other is told of a name, and of a serial number only that
 // there is no such certificate.
 var (
-	ErrOthers = errors.New("the certificate is another caller's")                // it is as if it were not there
-	ErrBound  = errors.New("the certificate is, and what is asked of it is not") // within the grant
+	ErrOthers = errors.New("the certificate is another caller's") // it is as if it were not there
+	ErrBound  = errors.New("the certificate is within the grant, and what is asked of it is not")
 )
 
 // Issued is the answer to an issue.

@@ -91,26 +91,15 @@ func (conf Grant) checkLists() *ConfigError {
 func (g *grant) beyond(w wish) (how int, what string) {
 	switch c := g.conf; {
 	case w.keyType != "" && c.KeyTypes != nil && !slices.Contains(c.KeyTypes, w.keyType):
-		return otherKeyType, fmt.Sprintf("a key of the type %s, only %s", w.keyType, joined(c.KeyTypes))
+		return otherKeyType, fmt.Sprintf("a key of the type %s, only %s", w.keyType, strings.Join(texts(c.KeyTypes), ", "))
 	case c.MaxDays > 0 && w.days > c.MaxDays:
 		return otherDays, fmt.Sprintf("%d days, at most %d", w.days, c.MaxDays)
 	case w.reason != "" && c.Reasons != nil && !slices.Contains(c.Reasons, w.reason):
-		return otherReason, fmt.Sprintf("the reason %s, only %s", w.reason, joined(c.Reasons))
+		return otherReason, fmt.Sprintf("the reason %s, only %s", w.reason, strings.Join(c.Reasons, ", "))
 	case c.Max > 0 && w.hits > c.Max:
 		return otherMax, fmt.Sprintf("%d certificates in one call, at most %d", w.hits, c.Max)
 	}
 	return allowed, ""
-}
-
-func joined[S ~string](items []S) string {
-	var b strings.Builder
-	for i, s := range items {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(string(s))
-	}
-	return b.String()
 }
 
 // boundsCover tells whether the bounds of a grant certainly let pass what another's let, for a method.

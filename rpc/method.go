@@ -155,7 +155,8 @@ func (rq *request) hashBody(p any) error {
 // asCall is the request as ca wants it.
 func (rq *request) asCall(rule string) ca.Call {
 	return ca.Call{
-		Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body, Plan: rq.about.plan, Decision: rq.decision, Request: rq.signed, Spend: rq.caller.spend,
+		Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body,
+		Plan: rq.about.plan, Decision: rq.decision, Request: rq.signed, Spend: rq.caller.spend,
 	}
 }
 

@@ -47,7 +47,7 @@ type Decision struct {
 type Verdict struct {
 	Rule    string `json:"rule"`
 	Allowed bool   `json:"allowed"`
-	Fails   string `json:"fails,omitempty"` // at what it stops to go along, name or max for instance
+	Fails   string `json:"fails,omitempty"` // where it stops going along: name or max, for instance
 	Reason  string `json:"reason,omitempty"`
 }
 
@@ -136,8 +136,8 @@ type Permission struct {
 }
 
 // WhoCould gives every permission for what a question is about; its Caller is not looked at, and what it leaves out
-// hinders nobody. Without a Method it is about all methods that concern a name, of which each takes what it has. Its error is a *ConfigError, as
-// that of Explain, or a *name.Refusal: then nobody could.
+// hinders nobody. Without a Method it is about all methods that concern a name, of which each takes what it has. Its
+// error is a *ConfigError, as that of Explain, or a *name.Refusal: then nobody could.
 func (p *Policy) WhoCould(q Question) ([]Permission, error) {
 	methods := []string{q.Method}
 	if q.Method == "" {

@@ -75,21 +75,23 @@ func valuesOf(set string) (values []string) {
 	case "":
 		return nil
 	case "purposes":
-		for _, p := range cert.Purposes() {
-			values = append(values, string(p))
-		}
+		return texts(cert.Purposes())
 	case "key types":
-		for _, k := range cert.SubjectKeyTypes() {
-			values = append(values, string(k))
-		}
+		return texts(cert.SubjectKeyTypes())
 	case "reasons":
 		for _, r := range cert.Reasons() {
 			values = append(values, r.String())
 		}
-	default:
-		values = strings.Fields(set)
+		return values
 	}
-	return values
+	return strings.Fields(set)
+}
+
+func texts[S ~string](words []S) (all []string) {
+	for _, w := range words {
+		all = append(all, string(w))
+	}
+	return all
 }
 
 // text is what system.methodHelp answers.
@@ -114,6 +116,17 @@ func lines(members []Member, indent string) string {
 		b.WriteString(lines(m.Members, indent+"  "))
 	}
 	return b.String()
+}
+
+// Zero is what a flag for it has that was not given: 0, false or "".
+func (m Member) Zero() any {
+	switch m.kind.Kind() {
+	case reflect.Int:
+		return 0
+	case reflect.Bool:
+		return false
+	}
+	return ""
 }
 
 // Explained is the help, and what the member can be.

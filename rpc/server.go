@@ -1,10 +1,10 @@
 // Package rpc is the one way in: who is calling, may they, and one table of methods behind two codecs.
 //
 // POST /RPC2 is XML-RPC and POST /rpc is JSON-RPC 2.0, over HTTP/1.1 and mutual TLS. A caller is known
-// by a client certificate of the CA's own callers issuer, or by a credential that is configured for it; that, and
-// the books, are asked on every request, so that a revocation ends a connection that is already open. Every ca method takes one struct
-// and answers ok, a message that says what to do next, and details with a stable code; a call that is not
-// understood gets a fault.
+// by a client certificate of the CA's own callers issuer, or by a credential that is configured for it. The
+// configuration and the books are asked on every request, so that a revocation ends a connection that is already
+// open. Every ca method takes one struct and answers ok, a message that says what to do next, and details with a
+// stable code; a call that is not understood gets a fault.
 //
 // It promises that every refused and every malformed call of a known caller is on the log before it is
 // answered, that strangers are counted on the log by cause and minute, and that no error text of another

@@ -40,9 +40,9 @@ const (
 	CallerExpired  = "expired"
 )
 
-// Callers lists the configured callers in the order of the file, and behind them the names that have live
-// certificates of callers, and are none. Expired certificates are told only of a caller that has no other, the
-// latest.
+// Callers lists the configured callers in the order of the file, and behind them the names that are no callers and
+// have certificates of the callers CA that are good. Of expired certificates only the latest is told, of a caller
+// that has no other.
 func Callers(ctx context.Context, c Config, now time.Time) (all []CallerEntry, err error) {
 	s, err := store.OpenReader(ctx, c.StorePath(), func() time.Time { return now })
 	if err != nil {

@@ -68,8 +68,8 @@ func (d Deadline) Severity(now time.Time) Severity {
 }
 
 // Deadlines gives what ends some day: the service's own certificate, the newest of each configured caller,
-// the CAs, foreign ones too, the root's CRL and the published lists. It needs no key room and reads no more as certificates
-// become many. With an error it still gives what could be read.
+// the CAs, foreign ones too, the root's CRL and the published lists. It needs no key room and reads no more as
+// certificates become many. With an error it still gives what could be read.
 func Deadlines(ctx context.Context, c Config, s *store.Store) ([]Deadline, error) {
 	var all []Deadline
 	var failed error

@@ -382,8 +382,8 @@ func (i Init) issueOwn(ctx context.Context, p *parts, who audit.Actor, own ownNa
 	return nil
 }
 
-// ownIssue is a certificate for the installation itself or for a caller of it: the key is made here and never
-// sealed, unless there is a CSR.
+// ownIssue is a certificate for the installation itself or for a caller of it. Without a CSR the key is made here,
+// and never sealed.
 type ownIssue struct {
 	csr       []byte // DER
 	purpose   cert.Purpose

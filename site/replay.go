@@ -19,7 +19,7 @@ import (
 type PolicyReplay struct {
 	Since     time.Time    `json:"since"`
 	Decided   int          `json:"decisions"`
-	Undecided int64        `json:"undecided"` // for whom what is not recorded decides
+	Undecided int64        `json:"undecided"` // calls for which that decides which is not on the log
 	Flips     []PolicyFlip `json:"flips"`
 	Moved     []PolicyFlip `json:"moved,omitempty"` // that another rule would allow
 }
@@ -29,10 +29,10 @@ type PolicyFlip struct {
 	Leaf     int64        `json:"leaf"`
 	Time     time.Time    `json:"time"`
 	Asked    string       `json:"asked"`
-	Rule     string       `json:"rule,omitempty"` // that allowed it, as the log says
-	Allowed  bool         `json:"allowed"`        // what it was
-	Decision rpc.Decision `json:"decision"`       // what it would be
-	Unknown  []string     `json:"unknown,omitempty"`
+	Rule     string       `json:"rule,omitempty"`    // that allowed it, as the log says
+	Allowed  bool         `json:"allowed"`           // what it was
+	Decision rpc.Decision `json:"decision"`          // what it would be
+	Unknown  []string     `json:"unknown,omitempty"` // what the log does not say of it
 }
 
 // ReplayPolicy decides anew, by the grants in the file against, what the log of the installation in dir says that

@@ -95,7 +95,7 @@ func (d *delivery) due(lead time.Duration) bool {
 	return d.window > 0 && (n == 0 || d.keys[n-1].age >= deliveryHour-lead)
 }
 
-// next makes the key that follows the newest, if that is due.
+// next makes the key that follows the newest, if that is due; nil if it is not, or cannot be made.
 func (d *delivery) next(lead time.Duration) *deliveryKey {
 	if !d.due(lead) {
 		return nil
@@ -109,6 +109,7 @@ func (d *delivery) next(lead time.Duration) *deliveryKey {
 	}
 	if err != nil {
 		d.log.Error("there is no new delivery key", "code", "delivery.make", "error", err.Error())
+		return nil
 	}
 	return k
 }

@@ -15,13 +15,13 @@ import (
 // nothing, and nothing is sealed.
 type DeliveryKey struct {
 	Public string    `json:"public"` // X25519, hex
-	Until  time.Time `json:"until"`  // when the room has another one; the end of what is sealed later comes too early
+	Until  time.Time `json:"until"`  // until then it is the newest; what is sealed to it later opens for a shorter time
 }
 
 // KeyID names a delivery key in what is sealed to it.
 type KeyID [8]byte
 
-// KeyIDOf names a public key: the start of its SHA-256.
+// KeyIDOf names a public key: the first octets of the SHA-256 of its 32.
 func KeyIDOf(public *ecdh.PublicKey) KeyID {
 	sum := sha256.Sum256(public.Bytes())
 	return KeyID(sum[:])

@@ -56,13 +56,7 @@ func memberFlags(cmd *cobra.Command, method string) members {
 		if m.Flag == "" {
 			continue
 		}
-		one := &member{m, ""}
-		switch m.Type {
-		case "an int":
-			one.value = 0
-		case "a boolean":
-			one.value = false
-		}
+		one := &member{m, m.Zero()}
 		all[m.Name] = one
 		f := cmd.Flags().VarPF(one, m.Flag, "", m.Explained())
 		if m.Arg == "" {
@@ -97,7 +91,7 @@ func (m members) text(name string) string {
 func (m members) params() map[string]any {
 	params := make(map[string]any)
 	for name, one := range m {
-		if one.value != "" && one.value != 0 && one.value != false {
+		if one.value != one.Zero() {
 			params[name] = one.value
 		}
 	}
