@@ -15,27 +15,10 @@ import (
 	"github.com/chancery-ca/chancery/rpc/client"
 )
 
-// ending asks ca.expiring until there is no next, and gives the names in their order.
+// ending are the names of what ca.expiring tells, and whether each is superseded.
 func (w *world) ending(c *client.Client, params object) (names []string, pages int) {
 	w.Helper()
-	for {
-		var a client.Answer
-		w.must(c.Call(w.Context(), "ca.expiring", params, &a))
-		d := detail(w, a)
-		if !a.OK || d["code"] != "expiring" {
-			w.Fatalf("%v: %s %s", params, a.Msg, a.Detail)
-		}
-		for _, one := range d["certificates"].([]any) {
-			m := one.(map[string]any)
-			names = append(names, fmt.Sprintf("%s:%v", m["cn"], m["superseded"]))
-		}
-		pages++
-		next, more := d["next"].(string)
-		if !more {
-			return names, pages
-		}
-		params["after"] = next
-	}
+	return w.paged(c, "ca.expiring", params, func(m map[string]any) string { return fmt.Sprintf("%s:%v", m["cn"], m["superseded"]) })
 }
 
 func TestExpiring(t *testing.T) {

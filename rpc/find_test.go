@@ -10,18 +10,18 @@ import (
 	"github.com/chancery-ca/chancery/rpc/client"
 )
 
-// found asks ca.find until there is no next, and gives the names in their order.
-func (w *world) found(c *client.Client, params object) (names []string, pages int) {
+// paged asks until there is no next, and gives what is to be called of each certificate, in their order.
+func (w *world) paged(c *client.Client, method string, params object, called func(m map[string]any) string) (names []string, pages int) {
 	w.Helper()
 	for {
 		var a client.Answer
-		w.must(c.Call(w.Context(), "ca.find", params, &a))
+		w.must(c.Call(w.Context(), method, params, &a))
 		d := detail(w, a)
-		if !a.OK || d["code"] != "find" {
+		if !a.OK || "ca."+fmt.Sprint(d["code"]) != method {
 			w.Fatalf("%v: %s %s", params, a.Msg, a.Detail)
 		}
 		for _, one := range d["certificates"].([]any) {
-			names = append(names, one.(map[string]any)["request_id"].(string))
+			names = append(names, called(one.(map[string]any)))
 		}
 		pages++
 		next, more := d["next"].(string)
@@ -30,6 +30,12 @@ func (w *world) found(c *client.Client, params object) (names []string, pages in
 		}
 		params["after"] = next
 	}
+}
+
+// found are the request ids of what ca.find finds.
+func (w *world) found(c *client.Client, params object) (ids []string, pages int) {
+	w.Helper()
+	return w.paged(c, "ca.find", params, func(m map[string]any) string { return m["request_id"].(string) })
 }
 
 func TestFind(t *testing.T) {
