@@ -193,7 +193,7 @@ func TestForeignCAs(t *testing.T) {
 	w.staysOut("by a CA of the same name", double.issue(name, onlyClient, 300), "tls.other_ca")
 	w.staysOut("by another stated CA", spare.issue(name, onlyClient, 300), "caller.unknown")
 	w.staysOut("by itself", corp.own(name, onlyClient, 300), "tls.other_ca")
-	w.staysOut("in our CA's name", w.elsewhere("x", "/CN=x", 9).issue("/CN=hr", onlyClient, 9), "tls.other_ca")
+	w.staysOut("in our CA's name", selfMade(t, w.server.callersCA), "tls.other_ca")
 	for what, other := range map[string]string{
 		"another order": "/CN=hr/OU=Jobs/O=Corp", "the name alone": "/CN=hr", "our caller's name": "/CN=provisioning", "case": "/O=Corp/OU=Jobs/CN=HR",
 		"more below": "/O=Corp/OU=Jobs/CN=hr/CN=x", "one RDN of two": "/O=Corp/OU=Jobs+CN=hr", "a space": "/O=Corp/OU=Jobs/CN=hr ", "no OU": "/O=Corp/CN=hr",
@@ -383,13 +383,10 @@ func TestRotationHasNoGap(t *testing.T) {
 	corp := w.elsewhere("corp", "/CN=Corp", 1000)
 	for what, c := range map[string]struct {
 		old, next tls.Certificate
-		begin     []Credential
-		both      []Credential
-		end       func()
 	}{
-		"of the callers CA": {old: w.caller("rotating"), next: w.caller("rotating")},
-		"pinned":            {old: corp.own("/CN=1", onlyClient, 300), next: corp.own("/CN=2", onlyClient, 300)},
-		"foreign":           {old: corp.issue("/CN=r", onlyClient, 300), next: corp.issue("/CN=r", onlyClient, 300)},
+		"of the callers CA": {w.caller("rotating"), w.caller("rotating")},
+		"pinned":            {corp.own("/CN=1", onlyClient, 300), corp.own("/CN=2", onlyClient, 300)},
+		"foreign":           {corp.issue("/CN=r", onlyClient, 300), corp.issue("/CN=r", onlyClient, 300)},
 	} {
 		apply := func(credentials ...Credential) {
 			w.apply(plus([]ForeignCA{corp.ForeignCA}, with("rotating", credentials...)), false)

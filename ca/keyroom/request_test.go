@@ -1,6 +1,7 @@
 package keyroom
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -28,12 +29,8 @@ func newSigningHall(t *testing.T) signingHall {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
 	h := newHall(t, func(c *Config) {
-		c.Callers = []SigningCaller{{"provisioning", []string{base64.StdEncoding.EncodeToString(der)}}}
+		c.Callers = []SigningCaller{{"provisioning", []string{signingKey(t, public)}}}
 	})
 	return signingHall{h, private}
 }
@@ -282,13 +279,26 @@ func TestSignedReleases(t *testing.T) {
 
 // TestSigningKeysAreChecked: a key that cannot be one is found before the room starts.
 func TestSigningKeysAreChecked(t *testing.T) {
+	of := func(kind cert.KeyType) []string {
+		key, err := cert.GenerateKey(rand.Reader, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []string{signingKey(t, key.Public())}
+	}
+	good := of(cert.P256)
+	if all, err := (&Config{Callers: []SigningCaller{{"a", good}, {"b", good}}}).signers(); err != nil || len(all) != 2 {
+		t.Errorf("%v, %v", all, err)
+	}
 	for name, callers := range map[string][]SigningCaller{
-		"no name":             {{"", []string{"x"}}},
-		"no name of a caller": {{"HR", []string{"MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}}},
+		"no name":             {{"", good}},
+		"twice":               {{"a", good}, {"a", good}},
 		"no key":              {{"a", nil}},
 		"no base64":           {{"a", []string{"?"}}},
 		"no key in":           {{"a", []string{"AAAA"}}},
-		"RSA":                 {{"a", []string{base64.StdEncoding.EncodeToString(rsaKey(t))}}},
+		"RSA":                 {{"a", of(cert.RSA2048)}},
+		"P-384":               {{"a", of(cert.P384)}},
+		"no name of a caller": {{"HR", good}},
 	} {
 		if _, err := (&Config{Callers: callers}).signers(); err == nil {
 			t.Errorf("%s: no error", name)
@@ -296,15 +306,12 @@ func TestSigningKeysAreChecked(t *testing.T) {
 	}
 }
 
-func rsaKey(t *testing.T) []byte {
+// signingKey is a public key as the configurations have it.
+func signingKey(t *testing.T, public crypto.PublicKey) string {
 	t.Helper()
-	key, err := cert.GenerateKey(rand.Reader, cert.RSA2048)
+	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
+	return base64.StdEncoding.EncodeToString(der)
 }
