@@ -39,8 +39,8 @@ type Caller struct {
 //
 // A common name, and each host name of a server, must match a pattern of Names, as name.Match reads
 // them. A server's host names must also be in one of Domains, if there are any; a mail address always
-// must. A server's IP addresses must be in one of Networks. Whether ca.revoke, ca.status and ca.expiring
-// concern a certificate is decided by its purpose and common name alone, for a server by Domains too, so that
+// must. A server's IP addresses must be in one of Networks. Whether a method other than ca.issue and ca.renew
+// concerns a certificate is decided by its purpose and common name alone, for a server by Domains too, so that
 // what was issued under another grant can still be revoked.
 //
 // The bounds that follow Networks are each no bound where they are zero, and wrong where no method of the grant

@@ -20,7 +20,7 @@ const (
 	codeNoMethod  = -32601
 	codeParams    = -32602
 	codeUnknown   = 4010 // the caller is not known, or not any more
-	codeUnsigned  = 4011 // or not as the caller's configuration wants it
+	codeUnsigned  = 4011 // the caller signs its requests, and this one is not signed as it should be
 	codeTooMany   = 4290 // calls
 	codeMalformed = xmlrpc.CodeNotWellFormed
 	codeInvalid   = xmlrpc.CodeInvalid
