@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chancery-ca/chancery/rpc"
 	"github.com/chancery-ca/chancery/site"
 )
 
@@ -57,15 +58,19 @@ func printCallers(w io.Writer, all []site.CallerEntry) error {
 	return writeTable(w, rows)
 }
 
+// entrance says what lets a caller in by a credential.
+func entrance(c rpc.Credential) string {
+	if c.SPKI != "" {
+		return "key " + c.SPKI
+	}
+	return c.Subject + " by " + c.Issuer
+}
+
 // entrances says by what a caller comes in, or why not.
 func entrances(c site.CallerEntry) []string {
 	var all []string
 	for _, one := range c.Credentials {
-		if one.SPKI != "" {
-			all = append(all, "key "+one.SPKI)
-		} else {
-			all = append(all, line(fmt.Sprintf("%s by %s", one.Subject, one.Issuer)))
-		}
+		all = append(all, line(entrance(one)))
 	}
 	for _, one := range c.Certificates {
 		text := fmt.Sprintf("certificate %s until %s", one.Serial, one.NotAfter.UTC().Format(time.RFC3339))

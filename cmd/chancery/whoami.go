@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/rpc"
 )
 
 func whoamiCommand() *cobra.Command {
@@ -40,24 +42,17 @@ func (s *service) whoami(ctx context.Context, w io.Writer) error {
 		return writeJSON(w, answer)
 	}
 	var me struct {
-		Caller     string    `json:"caller"`
-		NotAfter   time.Time `json:"not_after"`
-		Credential struct {
-			SPKI    string `json:"spki"`
-			Issuer  string `json:"issuer"`
-			Subject string `json:"subject"`
-		} `json:"credential"`
-		Grants []toldGrant `json:"grants"`
+		Caller     string         `json:"caller"`
+		NotAfter   time.Time      `json:"not_after"`
+		Credential rpc.Credential `json:"credential"`
+		Grants     []toldGrant    `json:"grants"`
 	}
 	if err := json.Unmarshal(answer.Detail, &me); err != nil {
 		return fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
 	}
 	rows := [][2]string{{"caller", me.Caller}, {"not after", me.NotAfter.Format(time.RFC3339)}}
-	switch by := me.Credential; {
-	case by.SPKI != "":
-		rows = append(rows, [2]string{"credential", "key " + by.SPKI})
-	case by.Issuer != "":
-		rows = append(rows, [2]string{"credential", by.Subject + " by " + by.Issuer})
+	if me.Credential != (rpc.Credential{}) {
+		rows = append(rows, [2]string{"credential", entrance(me.Credential)})
 	}
 	for _, g := range me.Grants {
 		rows = append(rows, [2]string{g.Rule, g.String()})
