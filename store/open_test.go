@@ -275,6 +275,14 @@ func TestRootsAndLeavesOfEveryLength(t *testing.T) {
 			t.Errorf("leaves %v", bad)
 		}
 	}
+	for _, bad := range []int64{-1, size} {
+		if _, err := s.Leaf(context.Background(), bad); err == nil {
+			t.Errorf("leaf %d", bad)
+		}
+	}
+	if first, err := s.Leaf(context.Background(), 0); err != nil || first.Event.Type() != "log.opened" {
+		t.Errorf("%+v, %v", first, err)
+	}
 	for _, bad := range []int64{-1, size + 1} {
 		if _, err := s.Root(context.Background(), bad); err == nil {
 			t.Errorf("root of %d", bad)
