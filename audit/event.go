@@ -297,6 +297,20 @@ func RoomStateIn(event Event) (RoomState, bool) {
 	return RoomState{}, false
 }
 
+// RequestIn gives the signed request that an event answers, nil if its caller did not sign; false for an event that
+// answers none.
+func RequestIn(event Event) (*SignedRequest, bool) {
+	switch e := event.(type) {
+	case *IssueIntent:
+		return e.Request, true
+	case *RevokeDone:
+		return e.Request, true
+	case *ReleaseDone:
+		return e.Request, true
+	}
+	return nil, false
+}
+
 // newEvent makes an empty event of the named kind.
 func newEvent(kind string) (Event, error) {
 	for _, e := range Events() {

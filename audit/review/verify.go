@@ -2,6 +2,7 @@ package review
 
 import (
 	"context"
+	"crypto"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +17,9 @@ type Source struct {
 	Log     Log
 	LogKey  string   // verifier key of the log, as in trust/log.pub; from a place that the log's keeper cannot write
 	History *History // nil: the log is only held against itself
+	// Signers are public keys of callers who sign their requests, from those callers. Every signature on the log in
+	// the name of one of them has to be of one of its keys.
+	Signers map[string][]crypto.PublicKey
 }
 
 // Report is what Verify found. The log is verified if Contradiction is nil.
@@ -29,6 +33,7 @@ type Report struct {
 	Lists         int                  `json:"lists"`       // different lists in them, each on the log
 	Remarks       []audit.Remark       `json:"remarks,omitempty"`
 	Findings      []Finding            `json:"findings,omitempty"`
+	Signed        []Signed             `json:"signed,omitempty"`
 	Contradiction *audit.Contradiction `json:"contradiction,omitempty"`
 
 	Books *audit.Books `json:"-"` // what the log implies, as far as it was verified
@@ -72,7 +77,10 @@ func (r *Report) read(ctx context.Context, v *audit.Verifier, s Source) error {
 	if err != nil {
 		return err
 	}
-	if err := v.Finish(); err != nil || s.History == nil {
+	if err := v.Finish(); err != nil {
+		return err
+	}
+	if err := r.signed(ctx, s, size); err != nil || s.History == nil {
 		return err
 	}
 	return r.lists(ctx, v.Books(), s.History)

@@ -138,12 +138,14 @@ func (w *world) state() audit.RoomState {
 
 func serial(n int) cert.Serial { return cert.Serial(fmt.Sprintf("7f%030x", n)) }
 
-func (w *world) intent(n int, cn string) int64 {
-	return w.add(alice, &audit.IssueIntent{
-		RequestID: fmt.Sprintf("request-%d", n), Room: "room-1", Issuer: "users", Serial: serial(n), Purpose: cert.User, CN: cn,
+func intentOf(n int, cn string) *audit.IssueIntent {
+	return &audit.IssueIntent{
+		RequestID: fmt.Sprintf("request-%d", n), Room: "room-1", Issuer: "users", Serial: serial(n), Purpose: cert.User, CN: cn, KeyMadeBy: "ca",
 		NotBefore: start, NotAfter: start.AddDate(0, 1, 0), SealedSHA256: "5ea1",
-	})
+	}
 }
+
+func (w *world) intent(n int, cn string) int64 { return w.add(alice, intentOf(n, cn)) }
 
 // issue adds the walk of one issue: intent, done, directory, answer.
 func (w *world) issue(n int, cn string) int64 {

@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/audit/review"
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/site"
@@ -30,18 +33,26 @@ var errNoDir = fmt.Errorf("%w: --dir DIR is needed", errUsage)
 
 func auditVerifyCommand() *cobra.Command {
 	var dir, output string
+	var signedBy []string
 	cmd := &cobra.Command{
 		Use:   "verify --dir DIR",
 		Short: "Verify every leaf, the tree, and every checkpoint and list in the git history",
 		Long: `Verify the log of the installation in DIR without trusting the CA: every leaf and its place in the lives
 it tells of, the Merkle tree, and every checkpoint and list in the git history. Only DIR/trust/log.pub is
-believed; keep a copy of it elsewhere. Exit code 4 with the first record that contradicts.`,
+believed; keep a copy of it elsewhere. Exit code 4 with the first record that contradicts.
+
+With --signed-by every request on the log that the caller signed is held against its public key, which must come
+from the caller and not from this machine: then nobody else asked for what stands there.`,
 		Args: exactly(0, "takes no argument; --dir DIR names the installation"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return errNoDir
 			}
-			report, err := verify(cmd.Context(), dir)
+			signers, err := readSigners(signedBy)
+			if err != nil {
+				return err
+			}
+			report, err := verify(cmd.Context(), dir, signers)
 			if err != nil {
 				return err
 			}
@@ -49,12 +60,31 @@ believed; keep a copy of it elsewhere. Exit code 4 with the first record that co
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "folder `DIR` of the installation")
+	cmd.Flags().StringArrayVar(&signedBy, "signed-by", nil, "a caller who signs, and its public key as in signing_keys, `NAME=KEY`; can be repeated")
 	completeDir(cmd, "dir")
+	complete(cmd, "signed-by")
 	outputFlag(cmd, &output)
 	return cmd
 }
 
-func verify(ctx context.Context, dir string) (review.Report, error) {
+// readSigners reads callers and their public keys.
+func readSigners(given []string) (map[string][]crypto.PublicKey, error) {
+	signers := make(map[string][]crypto.PublicKey)
+	for _, one := range given {
+		name, text, _ := strings.Cut(one, "=")
+		key, err := audit.ParseSigningKey(text)
+		if err == nil && name == "" {
+			err = errors.New("want NAME=KEY")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: --signed-by: %w", errUsage, err)
+		}
+		signers[name] = append(signers[name], key)
+	}
+	return signers, nil
+}
+
+func verify(ctx context.Context, dir string, signers map[string][]crypto.PublicKey) (review.Report, error) {
 	config, err := site.LoadConfig(filepath.Join(dir, site.ConfigName))
 	if err != nil {
 		return review.Report{}, err
@@ -75,7 +105,7 @@ func verify(ctx context.Context, dir string) (review.Report, error) {
 	if err != nil {
 		return review.Report{}, err
 	}
-	report, err := review.Verify(ctx, review.Source{Log: log, LogKey: key, History: history})
+	report, err := review.Verify(ctx, review.Source{Log: log, LogKey: key, History: history, Signers: signers})
 	return report, errors.Join(err, log.Close())
 }
 
@@ -97,6 +127,9 @@ func printVerify(w io.Writer, report review.Report, output string) error {
 		fmt.Fprintf(w, "log %s\nleaves verified   %d, root %s\n", report.Origin, report.Leaves, report.Root)
 		fmt.Fprintf(w, "checkpoints agree %d, from %d commits, covering %d leaves\nlists on the log  %d\n",
 			report.Checkpoints, report.Commits, report.Witnessed, report.Lists)
+		for _, one := range report.Signed {
+			fmt.Fprintf(w, "requests of       %s\n", line(one.String()))
+		}
 	}
 	if report.Contradiction != nil {
 		return fmt.Errorf("%w: %w", errIntegrity, report.Contradiction)
