@@ -95,11 +95,21 @@ func (r *ConfigReport) signers(dir string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(keys)) {
 		if !slices.Equal(keys[name][0], keys[name][1]) {
-			r.Problems = append(r.Problems, Problem{File: path, Reason: fmt.Sprintf(
-				"the signing_keys of caller %s are other ones than in %s: the key room does not hold the daemon to those there", name, ConfigName)})
+			r.Problems = append(r.Problems, Problem{File: path, Reason: fmt.Sprintf("the signing_keys of caller %s are %s", name, differ(keys[name]))})
 		}
 	}
 	return nil
+}
+
+// differ says what is wrong with the keys that a caller has in the daemon's file and in the key room's, and what to do.
+func differ(keys [2][]string) string {
+	switch {
+	case len(keys[0]) == 0:
+		return "not in " + ConfigName + ": put them there if the caller signs its requests, or take them out here, and restart the key room"
+	case len(keys[1]) == 0:
+		return "missing here: the key room does not hold the daemon to those in " + ConfigName + "; put them here, and restart the key room"
+	}
+	return "other ones than in " + ConfigName + ": make them equal, and restart the key room"
 }
 
 // checkFiles looks at every file that the configuration names.

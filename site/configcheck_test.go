@@ -105,8 +105,11 @@ func TestConfigTellsAll(t *testing.T) {
 	}
 }
 
-// signingKey is the public key of RFC 8032 section 7.1, test 1.
-const signingKey = "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+// Public keys of RFC 8032 section 7.1, tests 1 and 2.
+const (
+	signingKey      = "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+	otherSigningKey = "MCowBQYDK2VwAyEAPUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw="
+)
 
 // TestConfigCheck spoils what a configuration names, and asks the program.
 func TestConfigCheck(t *testing.T) {
@@ -138,8 +141,9 @@ func TestConfigCheck(t *testing.T) {
 		"no deploy key":      {ssh + "rm secrets/deploy", "chancery.yaml", "git.ssh_key", "no such file"},
 		"not a deploy key":   {ssh + "echo x > secrets/deploy", "chancery.yaml", "git", "no key found"},
 		"host is not known":  {ssh + "echo > trust/hosts", "chancery.yaml", "git", "no key of git.example.org"},
-		"room: no signer":    {`sed -i 's,- name: provisioning,&\n    signing_keys: [` + signingKey + `],' chancery.yaml`, "keyroom.json", "", "signing_keys of caller provisioning are other ones than in chancery.yaml"},
-		"room: no caller":    {`sed -i 's,"issuers","callers": [{"name": "provisionin"\, "signing_keys": ["` + signingKey + `"]}]\, &,' keyroom.json`, "keyroom.json", "", "signing_keys of caller provisionin are"},
+		"room: no signer":    {`sed -i 's,- name: provisioning,&\n    signing_keys: [` + signingKey + `],' chancery.yaml`, "keyroom.json", "", "signing_keys of caller provisioning are missing here"},
+		"room: no caller":    {`sed -i 's,"issuers","callers": [{"name": "provisionin"\, "signing_keys": ["` + signingKey + `"]}]\, &,' keyroom.json`, "keyroom.json", "", "signing_keys of caller provisionin are not in chancery.yaml"},
+		"room: other signer": {`sed -i 's,- name: provisioning,&\n    signing_keys: [` + signingKey + `],' chancery.yaml; sed -i 's,"issuers","callers": [{"name": "provisioning"\, "signing_keys": ["` + otherSigningKey + `"]}]\, &,' keyroom.json`, "keyroom.json", "", "signing_keys of caller provisioning are other ones than in chancery.yaml"},
 		"room: bad name":     {`sed -i 's,"issuers","callers": [{"name": "HR"\, "signing_keys": ["` + signingKey + `"]}]\, &,' keyroom.json`, "keyroom.json", "callers[0]", `caller "HR"`},
 		"room: member":       {`sed -i 's/"room"/"rooom"/' keyroom.json`, "keyroom.json", "rooom", `there is no member "rooom"`},
 		"room: issuer":       {`sed -i 's/"servers"/"users"/' keyroom.json`, "keyroom.json", "issuers[1].id", "repeated"},

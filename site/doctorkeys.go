@@ -57,8 +57,10 @@ func (e *examination) signingKeys(context.Context) ([]Finding, error) {
 	for _, c := range e.config.Callers {
 		wanted[c.Name] = c.SigningKeys
 	}
+	names := slices.AppendSeq(slices.Collect(maps.Keys(wanted)), maps.Keys(hello.SigningKeys)) // who is no caller may be misspelt
+	slices.Sort(names)
 	var found []Finding
-	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+	for _, name := range slices.Compact(names) {
 		if !slices.Equal(slices.Sorted(slices.Values(wanted[name])), slices.Sorted(slices.Values(hello.SigningKeys[name]))) {
 			found = append(found, e.find("key.signing", name, "chancery.yaml has %d signing keys of %s, and the key room %d, and they are not the same", len(wanted[name]), name, len(hello.SigningKeys[name])))
 		}
