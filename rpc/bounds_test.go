@@ -37,7 +37,7 @@ func TestBoundsRefused(t *testing.T) {
 		{revoke + ", max: 1001", "max", "want 1 to 1000"},
 		{`methods: [ca.find], purposes: [user], names: ["*"], per_hour: 3`, "per_hour", "cannot matter"},
 		{`methods: [ca.find], purposes: [server], names: ["{caller}"]`, "names[0]", `"{caller}" matches no name`},
-		{`methods: [ca.find], purposes: [user], names: ["{caller}.x"]`, "names[0]", "matches no name"},
+		{`methods: [ca.find], purposes: [user], names: ["{caller}.x"]`, "names[0]", "only where it is the whole pattern"},
 	} {
 		var conf Config
 		err := yaml.UnmarshalWithOptions([]byte("callers: [{name: a, grants: [{"+c.grant+"}]}]"), &conf, yaml.Strict())

@@ -218,6 +218,9 @@ func (g *grant) checkNames() *ConfigError {
 		if pattern == "" {
 			return wrongAt(key, "names: an empty pattern matches nothing")
 		}
+		if strings.Contains(written, ownName) && written != ownName {
+			return wrongAt(key, "names: %.60q: %s stands for the caller's name only where it is the whole pattern", written, ownName)
+		}
 		if !slices.ContainsFunc(g.purposes, func(p cert.Purpose) bool { return name.Matchable(p, pattern) }) {
 			return wrongAt(key, "names: %.60q matches no name that a certificate of the purposes %v can have", written, g.purposes)
 		}
