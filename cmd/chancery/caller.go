@@ -40,8 +40,10 @@ The daemon must be stopped and the key room must run:
   chancery caller rotate DIR NAME --out FOLDER
   systemctl start chanceryd
 
+Where chancery up runs both, stop that, and run chancery-keyroom --config DIR/keyroom.json meanwhile.
+
 The log says who ran this command. What NAME had before stays valid: if a key was lost, revoke its certificate
-by the serial number, which chancery find tells.`,
+by the serial number, which chancery caller list tells.`,
 		Args: exactly(2, "DIR NAME"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, name := args[0], args[1]

@@ -41,7 +41,8 @@ the first. With one it comes in by that alone: a key (--spki, --key-of), or an e
 foreign_cas (--issuer and --subject, --named-as). Nobody asks a foreign CA what it has revoked: the only revocation
 of its certificates, and of a key, is their removal from the configuration.
 
---method, --purpose, --name, --domain and --network make one grant; without them there is none.
+--method, --purpose, --name, --domain and --network make one grant; without them there is none. Further grants, and the
+bounds of one such as max_days, are written into the file.
 
 A name belongs to one caller for ever. One that was a caller's before, as far as the books and the log tell, is
 refused, unless --returning says that it is the same one. Whoever edits the file by hand has to look to that.`,
@@ -54,10 +55,10 @@ refused, unless --returning says that it is the same one. Whoever edits the file
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.credential.SPKI, "spki", "", "let in whoever has the key whose SubjectPublicKeyInfo has this SHA-256, `HEX`")
-	f.StringVar(&o.keyFile, "key-of", "", "the same, for the key of the certificate in `FILE`, PEM")
+	f.StringVar(&o.keyFile, "key-of", "", "let in whoever has the key of the certificate in `FILE`, PEM")
 	f.StringVar(&o.credential.Issuer, "issuer", "", "with --subject: let in the certificate by the CA with exactly this name, `DN` as in RFC 4514")
 	f.StringVar(&o.credential.Subject, "subject", "", "with --issuer: the exact name in that certificate, `DN` as in RFC 4514")
-	f.StringVar(&o.nameFile, "named-as", "", "the same, with both names of the certificate in `FILE`, PEM")
+	f.StringVar(&o.nameFile, "named-as", "", "let in certificates with both names of the one in `FILE`, PEM, its issuer's and its subject's")
 	f.StringArrayVar(&o.methods, "method", nil, "grant: `METHOD` such as ca.issue; can be repeated, as all of the grant")
 	f.StringArrayVar(&o.purposes, "purpose", nil, "grant: `PURPOSE`, user, server or caller")
 	f.StringArrayVar(&o.names, "name", nil, "grant: `PATTERN` for common names and host names; * alone is every name")
@@ -166,13 +167,27 @@ func takenUp(ctx context.Context, w io.Writer, c site.Config) error {
 
 // printFirstCertificate says how a caller gets its first certificate.
 func printFirstCertificate(w io.Writer, c site.Config, dir, name string) error {
-	policy, err := site.LoadPolicy(c.Path)
+	who, err := whoElse(c, "ca.issue", name)
 	if err != nil {
 		return err
 	}
-	could, err := policy.WhoCould(rpc.Question{Method: "ca.issue", Purpose: string(cert.Caller), CN: name})
+	if who != "" {
+		fmt.Fprintf(w, "next: %s makes a key and a CSR, and one who may asks for its certificate: %s, as in\n  chancery issue %s --purpose caller %s --csr %s.csr\n", name, who, asCaller(c, dir), name, name)
+		return nil
+	}
+	fmt.Fprintf(w, "next: no other caller may ask for its first certificate; give one a grant for ca.issue, the purpose caller and the name %s,\nor with the daemon stopped and the key room running:\n  chancery caller rotate %s %s --out FOLDER [--csr FILE]\n", name, site.ShellWord(dir), name)
+	return nil
+}
+
+// whoElse names the other callers that may call a method for a caller's certificate, with their rules.
+func whoElse(c site.Config, method, name string) (string, error) {
+	policy, err := site.LoadPolicy(c.Path)
 	if err != nil {
-		return asked(err)
+		return "", err
+	}
+	could, err := policy.WhoCould(rpc.Question{Method: method, Purpose: string(cert.Caller), CN: name})
+	if err != nil {
+		return "", asked(err)
 	}
 	var who []string
 	for _, p := range could {
@@ -180,13 +195,7 @@ func printFirstCertificate(w io.Writer, c site.Config, dir, name string) error {
 			who = append(who, p.Caller+" (rule "+p.Rule+")")
 		}
 	}
-	if len(who) > 0 {
-		fmt.Fprintf(w, "next: %s makes a key and a CSR, and one who may asks for its certificate: %s, as in\n  chancery issue %s --purpose caller %s --csr %s.csr\n", name, strings.Join(who, ", "), asCaller(c, dir), name, name)
-		return nil
-	}
-	where := site.ShellWord(dir)
-	fmt.Fprintf(w, "next: no other caller may ask for its first certificate; with the daemon stopped and the key room running:\n  chancery caller rotate %s %s --out FOLDER [--csr FILE]\n", where, name)
-	return nil
+	return strings.Join(who, ", "), nil
 }
 
 // asCaller is how a command asks the service as a caller: with the files beside the configuration, if init has
@@ -213,12 +222,19 @@ cleaner: they would be good again if the name came back.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, name, w := args[0], args[1], cmd.OutOrStdout()
 			path := configFile(dir)
+			before, err := site.LoadConfig(path)
+			if err != nil {
+				return err
+			}
 			after, err := site.RemoveCaller(path, name)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(w, "removed caller %s from %s\n", name, path)
 			taken := takenUp(cmd.Context(), w, after)
+			if slices.ContainsFunc(before.Callers, func(c rpc.Caller) bool { return c.Name == name && len(c.SigningKeys) > 0 }) {
+				fmt.Fprintf(w, "left: the signing_keys of %s in keyroom.json; take them out there, and restart the key room\n", name)
+			}
 			return errors.Join(taken, printLeft(cmd.Context(), w, after, dir, name))
 		},
 	}
@@ -237,7 +253,16 @@ func printLeft(ctx context.Context, w io.Writer, c site.Config, dir, name string
 		for _, left := range one.Certificates {
 			fmt.Fprintf(w, "left: certificate %s until %s, which opens nothing now\n", line(string(left.Serial)), left.NotAfter.UTC().Format(time.RFC3339))
 		}
-		fmt.Fprintf(w, "next: a caller that may revoke for callers asks for it:\n  chancery revoke %s --purpose caller %s --reason cessationOfOperation\n", asCaller(c, dir), name)
+		who, err := whoElse(c, "ca.revoke", name)
+		if err != nil {
+			return err
+		}
+		if who == "" {
+			fmt.Fprintf(w, "next: no caller may revoke it; give one a grant for ca.revoke, the purpose caller and the name %s, which asks for it:\n", name)
+		} else {
+			fmt.Fprintf(w, "next: one who may asks to revoke it: %s, as in\n", who)
+		}
+		fmt.Fprintf(w, "  chancery revoke %s --purpose caller %s --reason cessationOfOperation\n", asCaller(c, dir), name)
 	}
 	return nil
 }

@@ -78,6 +78,14 @@ func (s *service) pages(ctx context.Context, w io.Writer, method string, params 
 	}
 }
 
+// noticed adds what the service has to say of the caller's own certificate to what a program gets.
+func noticed(shown map[string]any, notice string) map[string]any {
+	if notice != "" {
+		shown["notice"] = notice
+	}
+	return shown
+}
+
 // expiring shows what ends soon. A program gets all certificates in one object.
 func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]any) error {
 	all, notice, err := s.pages(ctx, w, "ca.expiring", params)
@@ -85,16 +93,12 @@ func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]a
 		return err
 	}
 	if s.output == "json" {
-		shown := map[string]any{"within_days": params["within_days"], "certificates": all}
-		if notice != "" {
-			shown["notice"] = notice
-		}
-		return writeJSON(w, shown)
+		return writeJSON(w, noticed(map[string]any{"within_days": params["within_days"], "certificates": all}, notice))
 	}
-	return printExpiring(w, all, notice, time.Now())
+	return printExpiring(w, all, time.Now())
 }
 
-func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.Time) error {
+func printExpiring(w io.Writer, all []json.RawMessage, now time.Time) error {
 	var rows [][]string
 	if len(all) > 0 {
 		rows = append(rows, []string{"NOT AFTER", "DAYS", "PURPOSE", "NAME", "SERIAL", "SUCCESSOR"})
@@ -119,9 +123,6 @@ func printExpiring(w io.Writer, all []json.RawMessage, notice string, now time.T
 		fmt.Fprintln(&b, "1 certificate")
 	} else {
 		fmt.Fprintf(&b, "%d certificates\n", len(all))
-	}
-	if notice != "" {
-		fmt.Fprintf(&b, "notice: %s\n", line(notice))
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -19,7 +19,7 @@ func findCommand() *cobra.Command {
 covers, in the order in which they were announced.`,
 		Example: `  chancery find --dir ca --san www.example.org
   chancery find --dir ca --state live --purpose server --ends-to 2026-12-31`,
-		Args:              exactly(0, "takes no argument"),
+		Args:              exactly(0, "takes no argument; --name NAME is the common name"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			params := wanted.params()
@@ -33,12 +33,12 @@ covers, in the order in which they were announced.`,
 }
 
 func (s *service) find(ctx context.Context, w io.Writer, params map[string]any) error {
-	all, _, err := s.pages(ctx, w, "ca.find", params)
+	all, notice, err := s.pages(ctx, w, "ca.find", params)
 	if err != nil {
 		return err
 	}
 	if s.output == "json" {
-		return writeJSON(w, map[string]any{"certificates": all})
+		return writeJSON(w, noticed(map[string]any{"certificates": all}, notice))
 	}
 	certificates := make([]certificateStatus, len(all))
 	for i, text := range all {

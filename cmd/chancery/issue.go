@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -319,8 +320,14 @@ func (o *issueOptions) printPlan(w io.Writer, answer client.Answer) error {
 		issued
 		LogIndex int `json:"log_index"`
 		Plan     struct {
-			Rule      string `json:"rule"`
+			Rule string `json:"rule"`
+			SANs struct {
+				DNS   []string `json:"dns"`
+				IP    []string `json:"ip"`
+				Email []string `json:"email"`
+			} `json:"sans"`
 			KeyType   string `json:"key_type"`
+			Renews    string `json:"renews"`
 			Attribute string `json:"attribute"`
 		} `json:"plan"`
 	}
@@ -330,6 +337,13 @@ func (o *issueOptions) printPlan(w io.Writer, answer client.Answer) error {
 	rows := [][2]string{
 		{"rule", got.Plan.Rule}, {"issuer", got.Issuer}, {"key type", got.Plan.KeyType},
 		{"not before", got.NotBefore.Format(time.RFC3339)}, {"not after", got.NotAfter.Format(time.RFC3339)},
+	}
+	sans := got.Plan.SANs
+	if further := slices.Concat(sans.DNS, sans.IP, sans.Email); len(further) > 0 {
+		rows = append(rows, [2]string{"names", strings.Join(further, " ")})
+	}
+	if got.Plan.Renews != "" {
+		rows = append(rows, [2]string{"renews", got.Plan.Renews})
 	}
 	if got.Plan.Attribute != "" {
 		rows = append(rows, [2]string{"directory", got.Plan.Attribute + " of " + got.Directory.Entry})

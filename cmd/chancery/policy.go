@@ -29,7 +29,7 @@ func questionFlags(cmd *cobra.Command, q *rpc.Question) {
 	f.StringArrayVar(&q.SANs.DNS, "dns", nil, "further name: host name `HOST`; can be repeated")
 	f.StringArrayVar(&q.SANs.IP, "ip", nil, "further name: IP address `ADDRESS`; can be repeated")
 	f.IntVar(&q.ValidDays, "days", 0, "validity of `N` days, for ca.issue and ca.renew; 0: none is asked for")
-	f.StringVar(&q.Owner, "owner", "", "`CALLER` that asked for the certificate which it is about")
+	f.StringVar(&q.Owner, "owner", "", "`CALLER` that asked for the certificate which it is about; without it that hinders nobody")
 	f.IntVar(&q.Certificates, "certificates", 0, "`N` certificates that the call hits, for those that revoke, hold or release")
 	f.StringVar(&q.KeyType, "key-type", "", "`TYPE` of the certificate's key, for ca.issue and ca.renew: P-256, P-384, RSA-2048 or RSA-3072")
 	f.StringVar(&q.Reason, "reason", "", "`REASON` of a ca.revoke or ca.retire, as RFC 5280 names it")
@@ -67,7 +67,8 @@ func policyExplainCommand() *cobra.Command {
 		Short: "Tell whether a caller may do something, and what each of its grants says",
 		Long: `Tell whether the grants in the chancery.yaml of DIR, which can be the file itself, allow CALLER a call, and by
 which rule; and for each grant of CALLER how far it goes along: at the method, the purpose, the name, the owner, the
-further names or a bound it stops. How many calls an hour are left only the service knows.
+further names or a bound it stops. What is not said, such as who asked for the certificate, hinders nobody; how many
+calls an hour are left only the service knows.
 
 It is the code by which the service decides, on the file as it is now; the service is not asked, and no file that is
 named there is read. What the CA and the key room refuse for reasons of their own is not looked at.

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -36,6 +37,7 @@ type service struct {
 	url, cert, key, trust string
 	signingKey            string
 	output                string
+	notice                string // of the service to its caller, as far as it was shown
 	rpc                   *client.Client
 }
 
@@ -202,6 +204,7 @@ func (s *service) ask(ctx context.Context, method string, params map[string]any,
 	for try, wait := 1, firstWait; ; try, wait = try+1, 2*wait {
 		s.progress("asking %s, %s (%d of %d)", s.url, method, try, tries)
 		answer, err := s.once(ctx, method, params)
+		s.showNotice(os.Stderr, answer)
 		if err == nil && answer.OK {
 			return answer, nil
 		}
@@ -222,6 +225,18 @@ func (s *service) ask(ctx context.Context, method string, params map[string]any,
 	}
 }
 
+// showNotice passes on, once, what the service has to say of the caller's own certificate. A program has it in JSON.
+func (s *service) showNotice(w io.Writer, answer client.Answer) {
+	var detail struct {
+		Notice string `json:"notice"`
+	}
+	if s.output == "json" || json.Unmarshal(answer.Detail, &detail) != nil || detail.Notice == s.notice {
+		return
+	}
+	s.notice = detail.Notice
+	fmt.Fprintln(w, "notice: "+line(detail.Notice))
+}
+
 func (s *service) once(ctx context.Context, method string, params map[string]any) (client.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
@@ -234,6 +249,7 @@ func (s *service) once(ctx context.Context, method string, params map[string]any
 const (
 	faultInternal = -32603
 	faultCaller   = 4010
+	faultUnsigned = 4011
 	faultTooMany  = 4290
 )
 
@@ -246,6 +262,8 @@ func (s *service) judge(answer client.Answer, err error, asked bool) (verdict er
 	switch {
 	case err == nil:
 		return judgeAnswer(answer, asked)
+	case errors.As(err, &fault) && fault.Code == faultUnsigned && s.signingKey == "":
+		return fmt.Errorf("%w: give the key that signs this caller's requests with --signing-key: %w", errUsage, fault), false
 	case errors.As(err, &fault):
 		return judgeFault(fault, asked)
 	case asked:
@@ -254,7 +272,7 @@ func (s *service) judge(answer client.Answer, err error, asked bool) (verdict er
 	case neverSent(err):
 		return fmt.Errorf("%w: nothing was asked, there is no service at %s: is it running? %w", errUnsettled, s.url, err), false
 	case errors.As(err, &network) && network.Op == "remote error":
-		return fmt.Errorf("%w: the service ended the connection: is the certificate in %s that of a caller in its configuration, and neither expired nor revoked? %w", errUnsettled, s.cert, err), false
+		return fmt.Errorf("%w: the service ended the connection: is the certificate in %s that of a caller in its configuration, and neither expired nor revoked? Is clientAuth its only extended key usage? %w", errUnsettled, s.cert, err), false
 	}
 	return fmt.Errorf("%w: no answer came, so it is not known how the call ended: %w", errUnsettled, err), true
 }

@@ -24,6 +24,7 @@ func TestTerminalOfOthersTexts(t *testing.T) {
 		"crl":          []any{map[string]any{"issuer": evil, "number": evil, "state": evil, "commit": evil}},
 		"certificates": []any{map[string]any{"serial": evil, "cn": evil, "purpose": evil, "state": evil, "directory": map[string]any{"state": evil}}},
 		"chains":       []any{map[string]any{"purpose": evil, "issuer": evil, "chain": evil}},
+		"plan":         map[string]any{"rule": evil, "key_type": evil, "renews": evil, "attribute": evil, "sans": map[string]any{"dns": []any{evil}}},
 		"serial":       evil, "cn": evil, "issuer": evil, "password": evil, "directory": map[string]any{"state": evil, "entry": evil},
 	})
 	if err != nil {
@@ -53,12 +54,13 @@ func TestTerminalOfOthersTexts(t *testing.T) {
 	s, issue, revoke := asked(), issueOptions{service: asked()}, revokeOptions{service: asked(), done: "revoked"}
 	finding := site.Finding{Code: "owed", Severity: site.SeverityWarning, Subject: evil, Reason: evil, Fix: evil}
 	for what, print := range map[string]func() error{
+		"notice":   func() error { s.showNotice(&out, answer); return nil },
 		"status":   func() error { return s.printStatus(&out, answer) },
 		"chain":    func() error { return s.printChains(&out, answer, nil) },
 		"issue":    func() error { return issue.print(&out, answer, issued{Serial: evil, Password: evil}, issueFiles{}) },
 		"plan":     func() error { return issue.printPlan(&out, answer) },
 		"revoke":   func() error { return revoke.print(&out, answer) },
-		"expiring": func() error { return printExpiring(&out, []json.RawMessage{text}, evil, time.Now()) },
+		"expiring": func() error { return printExpiring(&out, []json.RawMessage{text}, time.Now()) },
 		"doctor": func() error {
 			_ = printDoctor(&out, site.DoctorReport{Findings: []site.Finding{finding}}, "table")
 			return nil

@@ -18,6 +18,7 @@ func TestMistakes(t *testing.T) {
 		"issue --dir ca --purpose user":  "got 0 arguments, want 1: chancery issue NAME; chancery issue --help tells more",
 		"restore night.age":              "got 1 arguments, want 2: chancery restore FILE DIR",
 		"audit verify ca":                "chancery audit verify takes no argument; --dir DIR names the installation",
+		"find --dir ca alice":            "chancery find takes no argument; --name NAME is the common name",
 		"status alice":                   "say which service: --dir DIR for one on this machine, or --url, --cert, --key and --trust",
 		"status --url https://ca alice":  "missing [cert key trust]",
 		"status --dir= alice":            "--dir is empty",
@@ -39,7 +40,7 @@ func TestExpiringCounts(t *testing.T) {
 	one := json.RawMessage(`{"cn": "alice", "purpose": "user", "serial": "1f", "not_after": "2027-01-01T00:00:00Z"}`)
 	for want, all := range map[string][]json.RawMessage{"0 certificates\n": nil, "\n1 certificate\n": {one}, "\n2 certificates\n": {one, one}} {
 		var out strings.Builder
-		if err := printExpiring(&out, all, "", time.Now()); err != nil || !strings.HasSuffix(out.String(), want) {
+		if err := printExpiring(&out, all, time.Now()); err != nil || !strings.HasSuffix(out.String(), want) {
 			t.Errorf("%v\n%swant %s", err, &out, want)
 		}
 	}
