@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,8 +27,14 @@ type field struct {
 	tag      reflect.StructTag
 }
 
+// fieldsByType are the members of each struct that was asked for: every call needs those of several.
+var fieldsByType sync.Map // reflect.Type to []field
+
 // fieldsOf gives the members; those of an embedded struct, which several have in common, stand in its place.
 func fieldsOf(t reflect.Type) []field {
+	if all, ok := fieldsByType.Load(t); ok {
+		return all.([]field)
+	}
 	var all []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -41,6 +48,7 @@ func fieldsOf(t reflect.Type) []field {
 		name, options, optional := strings.Cut(f.Tag.Get("json"), ",")
 		all = append(all, field{name, optional && strings.HasPrefix(options, "omit"), f.Index, f.Type, f.Tag})
 	}
+	fieldsByType.Store(t, all)
 	return all
 }
 
