@@ -262,6 +262,10 @@ func checkCSR(r IssueRequest) (*x509.CertificateRequest, error) {
 
 // reserve enters the intent. Serial, TBS and request id are spent when it returns without an error.
 func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Entry, error) {
+	intent := a.intent(call, d)
+	if err := intent.CheckRequest(); err != nil {
+		return audit.Entry{}, otherwiseSpelled(err)
+	}
 	return a.store.Update(ctx, call.Who, func(tx *store.Tx) (audit.Event, error) {
 		// Two calls at once both passed the first look; only what came since then is read here, where
 		// every other change waits.
@@ -270,24 +274,24 @@ func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Ent
 		}
 		row := d.row
 		row.Deadline = tx.Now().Add(signDeadline).Truncate(time.Second)
-		if err := tx.Reserve(row); err != nil {
-			return nil, err
-		}
-		intent := &audit.IssueIntent{
-			RequestID: call.RequestID, BodySHA256: call.BodySHA256, Rule: call.Rule, Room: a.room,
-			Issuer: row.Issuer, Serial: row.Serial, Purpose: row.Purpose, CN: row.CN, SANs: row.SANs,
-			KeyType: row.KeyType, KeyMadeBy: d.keyBy,
-			NotBefore: row.NotBefore, NotAfter: row.NotAfter, Deadline: row.Deadline,
-			SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry, Renews: d.renews, ValidDays: d.days, Request: call.Request,
-		}
-		if err := intent.CheckRequest(); err != nil {
-			return nil, otherwiseSpelled(err)
-		}
-		if d.sealed != nil {
-			intent.SealedSHA256 = cert.SHA256(d.sealed)
-		}
-		return intent, nil
+		intent.Deadline = row.Deadline
+		return intent, tx.Reserve(row)
 	})
+}
+
+// intent is what the log will say, but for the deadline.
+func (a *Authority) intent(call Call, d *draft) *audit.IssueIntent {
+	row := d.row
+	intent := &audit.IssueIntent{
+		RequestID: call.RequestID, BodySHA256: call.BodySHA256, Rule: call.Rule, Room: a.room,
+		Issuer: row.Issuer, Serial: row.Serial, Purpose: row.Purpose, CN: row.CN, SANs: row.SANs,
+		KeyType: row.KeyType, KeyMadeBy: d.keyBy, NotBefore: row.NotBefore, NotAfter: row.NotAfter,
+		SPKISHA256: row.SPKISHA256, TBSSHA256: row.TBSSHA256, Entry: row.Entry, Renews: d.renews, ValidDays: d.days, Request: call.Request,
+	}
+	if d.sealed != nil {
+		intent.SealedSHA256 = cert.SHA256(d.sealed)
+	}
+	return intent
 }
 
 // otherwiseSpelled refuses what the key room would refuse: it compares a signed request with what the log says as
