@@ -19,14 +19,13 @@ revoked between two pages neither repeat nor hide others. Only what a grant of y
 type expiringParams struct {
 	WithinDays int    `json:"within_days,omitempty" help:"what ends within so many days, 1 to 825; 0 is 30" flag:"within" arg:"DAYS"`
 	Purpose    string `json:"purpose,omitempty" help:"only for it, all that you have a grant for if it is not there" values:"purposes" flag:"purpose" arg:"PURPOSE"`
-	Limit      int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
-	After      string `json:"after,omitempty" help:"the next of the answer before, unchanged"`
+	pageParams
 }
 
 type expiringDetail struct {
 	head
 	Certificates []endingCertificate `json:"certificates"`
-	Next         string              `json:"next,omitempty" help:"if there may be more: ask again with it as after, and the same other members"`
+	pageDetail
 }
 
 type endingCertificate struct {

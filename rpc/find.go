@@ -29,14 +29,24 @@ type findParams struct {
 	State    string `json:"state,omitempty" help:"what became of it" values:"open live expired revoked abandoned" flag:"state" arg:"STATE"`
 	EndsFrom string `json:"ends_from,omitempty" help:"ends on this day or later: YYYY-MM-DD, UTC" flag:"ends-from" arg:"DAY"`
 	EndsTo   string `json:"ends_to,omitempty" help:"ends on this day or before: YYYY-MM-DD, UTC" flag:"ends-to" arg:"DAY"`
-	Limit    int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
-	After    string `json:"after,omitempty" help:"the next of the answer before, unchanged"`
+	pageParams
+}
+
+// pageParams are what every method has that answers a page at a time.
+type pageParams struct {
+	Limit int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
+	After string `json:"after,omitempty" help:"the next of the answer before, unchanged"`
+}
+
+// pageDetail tells whether there is another page.
+type pageDetail struct {
+	Next string `json:"next,omitempty" help:"if there may be more: ask again with it as after, and the same other members"`
 }
 
 type findDetail struct {
 	head
 	Certificates []foundCertificate `json:"certificates"`
-	Next         string             `json:"next,omitempty" help:"if there may be more: ask again with it as after, and the same other members"`
+	pageDetail
 }
 
 type foundCertificate struct {
