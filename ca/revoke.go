@@ -3,6 +3,7 @@ package ca
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,6 +40,34 @@ func (a *Authority) Release(ctx context.Context, call Call, r RevokeRequest) (*R
 	return a.change(ctx, call, r, w)
 }
 
+// askedOfTheRoom refuses a release that the key room would ignore: then the log would say what no list does. The room
+// is asked anew, as it may have started with other keys since; while it is not there, its last word counts.
+func (a *Authority) askedOfTheRoom(ctx context.Context, call Call) error {
+	hello, err := a.signer.FreshHello(ctx)
+	if err != nil {
+		hello = a.signer.Hello()
+	}
+	texts := hello.SigningKeys[call.Who.Name]
+	if call.Who.Kind != audit.ByCaller || len(texts) == 0 {
+		return nil
+	}
+	if call.Request == nil {
+		return refuse("keyroom.request.unsigned", "the key room wants requests of %s signed, and they are not; ask the operator of the CA to make signing_keys equal in both configurations", call.Who.Name)
+	}
+	var keys []crypto.PublicKey
+	for _, text := range texts {
+		key, err := audit.ParseSigningKey(text)
+		if err != nil {
+			return fmt.Errorf("reading the key room's signing keys: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	if err := call.Request.Verify(call.Who.Name, keys); err != nil {
+		return refuse("keyroom.request.signature", "the key room has other signing keys of %s; ask the operator of the CA to make them equal in both configurations", call.Who.Name)
+	}
+	return nil
+}
+
 func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *revocation) (*Revoked, error) {
 	land, err := a.takeOff(ctx, call.Who.Name, call.RequestID)
 	if err != nil {
@@ -63,6 +92,11 @@ func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *r
 		}
 		answer.Plan, err = w.plan()
 		return answer, err
+	}
+	if w.method == ReleaseMethod {
+		if err := a.askedOfTheRoom(ctx, call); err != nil {
+			return nil, err
+		}
 	}
 	entry, err := a.store.Update(ctx, call.Who, w.change)
 	if errors.Is(err, store.ErrBroken) {

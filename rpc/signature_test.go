@@ -194,6 +194,7 @@ func refusedUnsigned(t *testing.T, seen *sync.Map) {
 	r.ask("ca.issue", user("alice"), "request_id.missing")
 	r.ask("ca.issue", object{"purpose": "server", "cn": "WWW.example.org", "request_id": "one"}, "request.spelling")
 	r.ask("ca.issue", user("alice", "request_id", "one"), "issued")
+	r.ask("ca.hold", object{"cn": "alice", "request_id": "held"}, "held")
 	r.drift = time.Hour
 	r.wantSigned(public)
 	r.ask("ca.issue", user("alice", "request_id", "two"), "keyroom.request.time")
@@ -201,8 +202,19 @@ func refusedUnsigned(t *testing.T, seen *sync.Map) {
 	r.wantSigned(other)
 	r.apply(signingConfig(public), false)
 	r.ask("ca.issue", user("alice", "request_id", "two"), "keyroom.request.signature")
+	before := r.head()
+	release := object{"cn": "alice", "request_id": "two"}
+	r.ask("ca.release", release, "keyroom.request.signature")
 	r.apply(testConfig(), false)
 	r.ask("ca.issue", user("alice", "request_id", "two"), "keyroom.request.unsigned")
+	r.ask("ca.release", release, "keyroom.request.unsigned")
+	// What the room would ignore does not come on the log, and the id of what it refused is free for anything.
+	for _, leaf := range r.since(before) {
+		if leaf.Event.Type() == "release.done" {
+			t.Error("released on the log, and on no list")
+		}
+	}
 	r.wantSigned(public)
-	r.ask("ca.issue", user("alice", "request_id", "two"), "issued")
+	r.ask("ca.release", release, "released")
+	r.ask("ca.issue", user("alice", "request_id", "three"), "issued")
 }

@@ -44,18 +44,29 @@ func (r *Room) noteRequest(caller string, event audit.Event) {
 	switch e := event.(type) {
 	case *audit.IssueIntent:
 		if e.Request != nil {
-			r.asked[askedKey{caller, e.RequestID}] = append(r.asked[askedKey{caller, e.RequestID}], e.Serial)
+			key := askedKey{caller, e.RequestID}
+			use := r.asked[key]
+			use.serials = append(use.serials, e.Serial)
+			r.asked[key] = use
 		}
 	case *audit.ReleaseDone:
-		// What an issue has made of the same id stays.
-		if key := (askedKey{caller, e.RequestID}); e.Request != nil && r.asked[key] == nil {
-			r.asked[key] = []cert.Serial{}
+		if e.Request != nil {
+			key := askedKey{caller, e.RequestID}
+			use := r.asked[key]
+			use.released = true
+			r.asked[key] = use
 		}
 	}
 }
 
-// askedKey is a request: a caller gives no id to two.
+// askedKey is a request: a caller gives no id to two, unless nothing came of the first.
 type askedKey struct{ caller, id string }
+
+// askedUse is what a signed request was used for.
+type askedUse struct {
+	serials  []cert.Serial // announced, signed or not
+	released bool
+}
 
 // checkRequest refuses to sign in the name of a caller who signs what that caller has not just asked for.
 func (w *work) checkRequest(intent *audit.IssueIntent, leaf audit.Leaf) error {
@@ -76,7 +87,7 @@ func (w *work) checkRequest(intent *audit.IssueIntent, leaf audit.Leaf) error {
 	if err := intent.CheckRequest(); err != nil {
 		return refuse("request.other", "%v", err)
 	}
-	for _, serial := range w.room.asked[askedKey{caller, intent.RequestID}] {
+	for _, serial := range w.room.asked[askedKey{caller, intent.RequestID}].serials {
 		if serial != intent.Serial && w.hasSigned(serial) {
 			return refuse("request.spent", "the request %.128q of %s has got certificate %s", intent.RequestID, caller, serial)
 		}
@@ -148,7 +159,7 @@ func (w *work) unasked(leaf audit.Leaf) error {
 	if err := release.Request.Verify(caller, keys); err != nil {
 		return err
 	}
-	if _, spent := w.room.asked[askedKey{caller, release.RequestID}]; spent {
+	if use := w.room.asked[askedKey{caller, release.RequestID}]; use.released || slices.ContainsFunc(use.serials, w.hasSigned) {
 		return refuse("request.spent", "the request %.128q of %s was used before", release.RequestID, caller)
 	}
 	var names []audit.Named

@@ -315,3 +315,23 @@ func signingKey(t *testing.T, public crypto.PublicKey) string {
 	}
 	return base64.StdEncoding.EncodeToString(der)
 }
+
+// TestIDOfARefusedIssueIsFree: nothing came of a request that was refused, so its id serves for a release, once.
+func TestIDOfARefusedIssueIsFree(t *testing.T) {
+	h := newSigningHall(t)
+	w := h.want("alice", nil, func(w *wanted) { w.Request = h.issue("alice", "r-alice") })
+	if r := h.signCert(w); r.Refused != nil {
+		t.Fatal(r.Refused)
+	}
+	if r := h.signCert(h.want("bob", nil, func(w *wanted) { w.RequestID, w.Request = "r-3", h.issue("carol", "r-3") })); r.Refused == nil {
+		t.Fatal("signed for another name")
+	}
+	release := h.request(`{"method":"ca.release","params":{"cn":"alice","request_id":"r-3"}}`)
+	for number, want := range []int{0, 1} {
+		h.revoke(w.Serial, cert.CertificateHold)
+		h.add(alice, &audit.ReleaseDone{RequestID: "r-3", Rule: "test", Released: []audit.Release{{Serial: w.Serial, Issuer: "users"}}, Request: release})
+		if l, err := list.Parse(h.list(fmt.Sprint(number + 1))); err != nil || len(l.Entries) != want {
+			t.Errorf("release %d: %d entries, %v; want %d", number+1, len(l.Entries), err, want)
+		}
+	}
+}

@@ -49,8 +49,8 @@ type Room struct {
 	tree    *audit.Tree
 	signed  map[cert.Serial]signature
 	voided  map[cert.Serial]bool
-	barred  map[cert.Serial]bool       // revoked before they were signed: no list would ever hold them
-	asked   map[askedKey][]cert.Serial // what each signed request was used for
+	barred  map[cert.Serial]bool  // revoked before they were signed: no list would ever hold them
+	asked   map[askedKey]askedUse // what each signed request was used for
 	budget  budget
 	lists   int64
 	last    time.Time // of the last record
@@ -128,7 +128,7 @@ func (r *Room) follow(path string) (err error) {
 	r.tree = new(audit.Tree)
 	r.signed, r.voided = make(map[cert.Serial]signature), make(map[cert.Serial]bool)
 	r.barred = make(map[cert.Serial]bool)
-	r.asked = make(map[askedKey][]cert.Serial)
+	r.asked = make(map[askedKey]askedUse)
 	if r.journal, err = openJournal(path, r.config.Room, r.config.Origin, r.replay); err != nil {
 		return err
 	}
