@@ -45,16 +45,26 @@ func (d Daemon) Run(ctx context.Context) error {
 	d.Log, d.Ready = h.log, h.onReady(ctx, d.Ready)
 	p, err := open(ctx, d.Config, d.Log)
 	if err != nil {
-		return err
+		return d.unlessStopped(ctx, err)
 	}
 	h.attend(p)
 	err = h.beside(func() error { return d.run(ctx, p) })
 	return errors.Join(err, p.close())
 }
 
+// unlessStopped is why the daemon does not start. If it was asked to stop meanwhile, whatever broke off is only
+// logged: not everything says that this was the reason, and what is truly wrong is found by the next start.
+func (d Daemon) unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	d.Log.Warn("stopped before it was ready", zap.Error(err))
+	return nil
+}
+
 func (d Daemon) run(ctx context.Context, p *parts) error {
 	if err := d.begin(ctx, p); err != nil {
-		return err
+		return d.unlessStopped(ctx, err)
 	}
 	own, err := d.Config.identity()
 	if err != nil {

@@ -147,11 +147,13 @@ func (i Init) fill(ctx context.Context, dir string, host ownNames) error {
 	if err := gitrepo.InitBare(config.Git.Repository, config.Git.Branch); err != nil {
 		return err
 	}
-	room, err := startKeyRoom(ctx, i.Bin, dir, io.Discard)
+	room, err := startKeyRoom(i.Bin, dir, io.Discard)
 	if err != nil {
 		return err
 	}
-	err = i.firstIssues(ctx, config, host)
+	if err = room.awaitHello(ctx, dir); err == nil {
+		err = i.firstIssues(ctx, config, host)
+	}
 	return errors.Join(err, room.stop())
 }
 

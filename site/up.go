@@ -69,10 +69,16 @@ func (c *child) stop() error {
 		<-c.ended
 		return fmt.Errorf("%s did not stop within %s and was killed", c.name, stopTimeout)
 	}
-	if c.err != nil {
+	if c.err != nil && c.endedBy() != syscall.SIGTERM { // it was not yet far enough to take that as a request
 		return fmt.Errorf("stopping %s: %w\n%s", c.name, c.err, c.tail)
 	}
 	return nil
+}
+
+// endedBy is the signal that ended the process, or -1.
+func (c *child) endedBy() syscall.Signal {
+	status, _ := c.cmd.ProcessState.Sys().(syscall.WaitStatus) // it always is
+	return status.Signal()
 }
 
 // failure is how a process ended, which is never nothing.
@@ -106,22 +112,16 @@ func (t *tail) String() string {
 	return strings.TrimSpace(string(t.end))
 }
 
-// startKeyRoom starts the key room of the installation in dir and waits for its hello. Its log goes to
-// stderr.
-func startKeyRoom(ctx context.Context, bin, dir string, stderr io.Writer) (*child, error) {
-	room, err := start(bin, "chancery-keyroom", stderr, stderr, "--config", filepath.Join(dir, RoomConfigName))
-	if err != nil {
-		return nil, err
-	}
-	if err := room.awaitHello(ctx, filepath.Join(dir, "keyroom", "socket")); err != nil {
-		return nil, errors.Join(err, room.stop())
-	}
-	return room, nil
+// startKeyRoom starts the key room of the installation in dir. Its log goes to stderr.
+func startKeyRoom(bin, dir string, stderr io.Writer) (*child, error) {
+	return start(bin, "chancery-keyroom", stderr, stderr, "--config", filepath.Join(dir, RoomConfigName))
 }
 
-func (c *child) awaitHello(ctx context.Context, socket string) error {
+// awaitHello waits until the key room of the installation in dir answers.
+func (c *child) awaitHello(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
+	socket := filepath.Join(dir, "keyroom", "socket")
 	for {
 		r, err := signer.DialReader(ctx, socket)
 		if err == nil {
@@ -158,14 +158,25 @@ func (u Up) Run(ctx context.Context) error {
 		return fmt.Errorf("%w: %s is the installation of this machine, of two users: systemctl start chanceryd runs it", ErrConfig, u.Dir)
 	}
 	fmt.Fprintln(u.Out, "evaluation: both processes run as one user, so nothing but the process boundary keeps the daemon from the CA keys")
-	room, err := startKeyRoom(ctx, u.Bin, u.Dir, u.Err)
+	room, err := startKeyRoom(u.Bin, u.Dir, u.Err)
 	if err != nil {
 		return err
 	}
+	switch err = room.awaitHello(ctx, u.Dir); {
+	case ctx.Err() != nil:
+		err = nil // it is asked to stop before it has started
+	case err == nil:
+		err = u.runDaemon(ctx, config, room)
+	}
+	return errors.Join(err, room.stop())
+}
+
+// runDaemon runs the daemon until ctx or one of the two processes ends.
+func (u Up) runDaemon(ctx context.Context, config string, room *child) error {
 	out, in := io.Pipe()
 	daemon, err := start(u.Bin, "chanceryd", in, u.Err, "--config", config)
 	if err != nil {
-		return errors.Join(err, room.stop())
+		return err
 	}
 	relayed := make(chan struct{})
 	go func() {
@@ -177,7 +188,7 @@ func (u Up) Run(ctx context.Context) error {
 	case <-room.ended:
 	case <-daemon.ended:
 	}
-	err = errors.Join(daemon.stop(), room.stop(), in.Close())
+	err = errors.Join(daemon.stop(), in.Close())
 	<-relayed
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func gone(t *testing.T, all map[string]int) {
@@ -69,6 +70,27 @@ func TestUpEnds(t *testing.T) {
 			clean(t, dir)
 		})
 	}
+}
+
+// TestUpStopsWhileItStarts: whenever it is asked to stop while it starts, it stops in order, and the next start
+// finds nothing amiss.
+func TestUpStopsWhileItStarts(t *testing.T) {
+	t.Parallel()
+	dir := copyOf(t, worlds(t).day)
+	for after := time.Duration(0); after <= 440*time.Millisecond; after += 10 * time.Millisecond {
+		p, err := launch("evaluation:", nil, filepath.Join(bin(t), "chancery"), "up", dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after)
+		started := children(p.cmd.Process.Pid)
+		if code, err := p.end(syscall.SIGTERM); err != nil || code != 0 {
+			t.Errorf("after %s with %v: exit code %d, %v\n%s", after, started, code, err, p)
+		}
+		gone(t, started)
+	}
+	room(t, dir)
+	clean(t, dir)
 }
 
 // TestUpCannot: what keeps it from starting is said, and nothing runs afterwards.

@@ -68,6 +68,8 @@ func run(args []string, out io.Writer) error {
 	if *path == "" || fs.NArg() > 0 {
 		return fmt.Errorf("%w: usage: chanceryd --config FILE", site.ErrConfig)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	reload := make(chan os.Signal, 1) // several while one is under way count as one
 	signal.Notify(reload, syscall.SIGHUP)
 	if err := nodump.Set(); err != nil {
@@ -78,9 +80,7 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	log := newLogger()
-	defer func() { _ = log.Sync() }() // stderr cannot always be synced
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	defer func() { _ = log.Sync() }()                          // stderr cannot always be synced
 	context.AfterFunc(ctx, func() { _ = sdnotify.Stopping() }) // systemd has asked for it, or sees the end
 	told := func(err error) {
 		if err != nil {
