@@ -85,7 +85,10 @@ type alarmKind struct {
 	fix      string
 }
 
-const inTheLog = "read the error in the daemon's log, under this code"
+const (
+	inTheLog      = "read the error in the daemon's log, under this code"
+	inTheRoomsLog = "read the error in the key room's log, under this code"
+)
 
 // alarmKinds is the closed set of codes. Reasons and fixes hold nothing that a caller or a remote wrote,
 // because whoever reaches the listener may read them.
@@ -102,6 +105,10 @@ func alarmKinds() []alarmKind {
 		{codeRoomBehind, partKeyRoom, c, true, 0, "the key room is an old copy", "put back its newest copy"},
 		{codeStoreBehind, partKeyRoom, c, true, 0, "the store is older than the key room", "stop the daemon and run chancery recover"},
 		{codeStoreFork, partKeyRoom, c, true, 0, "the store and the key room hold different logs", "restore the store that belongs to this key room"},
+		{"delivery.destroy", partKeyRoom, c, false, 0, "a delivery key that should be destroyed is still on the key room's disk", "remove the file that the key room's log names under this code"},
+		{"delivery.write", partKeyRoom, w, false, 0, "the key room's delivery keys are in its memory only; after its restart, retries get no secrets", "mend delivery_folder of keyroom.json: its space and its rights"},
+		{"delivery.make", partKeyRoom, w, false, 0, "the key room cannot draw a new delivery key", inTheRoomsLog},
+		{"delivery.lost", partKeyRoom, w, false, 0, "the key room could not use its delivery keys and made new ones; retries of issues before that get no secrets", "issue again for those who did not get their PKCS#12, and revoke the first one"},
 		{codeClockBehind, partClock, w, false, 0, "the clock is behind the last record of the key room", "set the clock; check that it is synchronised"},
 		{"systemd.watchdog", partStore, w, false, time.Minute, "systemd is given no sign of life, because the store's writer does not answer", "see the other alarms of the store; systemd restarts the daemon if it lasts"},
 		{codeConfig, partConfig, w, false, lastsConfig, "chancery.yaml was read again and has a mistake; the one before stays in force", "run chancery config check, mend what it names, and reload"},

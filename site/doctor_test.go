@@ -280,6 +280,7 @@ rebuild(all)`), time.Now, []string{"room.fork"}, 4},
 		{"another root", files(`cp -f $other/trust/root.pem trust/`), time.Now, []string{"key.issuer", "key.root", "key.server_chain"}, 4},
 		{"a caller who signs, for the key room only", files(`sed -i 's|^  "issuers"|  "callers": [{"name": "provisioning", "signing_keys": ["MCowBQYDK2VwAyEAtyG0FyHennMy2zaw3sO2KsWSXAq/n2jC73D64xUE+zg="]}],\n&|' keyroom.json`), time.Now, []string{"key.signing"}, 1},
 		{"a signer who is no caller", files(`sed -i 's|^  "issuers"|  "callers": [{"name": "provisionin", "signing_keys": ["MCowBQYDK2VwAyEAtyG0FyHennMy2zaw3sO2KsWSXAq/n2jC73D64xUE+zg="]}],\n&|' keyroom.json`), time.Now, []string{"key.signing"}, 1},
+		{"a draft of delivery keys that stays", files(`mkdir -p keyroom/delivery.keys.new/full`), time.Now, []string{"room.trouble"}, 1},
 		{"a clock of yesterday", files(``), func() time.Time { return time.Now().Add(-time.Hour) }, []string{"clock.behind"}, 0},
 		{"a clock of tomorrow", files(``), func() time.Time { return time.Now().Add(25 * time.Hour) }, []string{"clock.step"}, 0},
 	} {

@@ -46,6 +46,7 @@ func serviceCodes() []findingKind {
 		{"store.behind", SeverityCritical, "the store is older than the key room: nothing is signed", "stop the daemon and run chancery recover {dir}", true},
 		{"room.fork", SeverityCritical, "the key room has read another log than the store holds", fixLog, true},
 		{"room.other", SeverityCritical, "this is the key room of another log", fixRoomOld, true},
+		{"room.trouble", SeverityWarning, "the key room cannot keep or destroy delivery keys as it should", "docs/RUNBOOK.md has a section for {subject}; the key room's log has the error", false},
 		{"clock.behind", SeverityWarning, "the clock is more than a minute behind what has already been recorded", "set the clock, for instance with chronyc makestep", false},
 		{"clock.step", SeverityWarning, "more than a day lies between the key room's last record and now; entries stay on lists until it is confirmed", "if the clock is right, stop the key room, run chancery-keyroom confirm-clock --config {dir}/keyroom.json, and start it again", false},
 		{"clock.free", SeverityWarning, "nothing keeps the clock right", "install and start a time service: apt-get install chrony", false},

@@ -54,6 +54,10 @@ func (e *examination) checkRoom(ctx context.Context) ([]Finding, error) {
 	if opened.Room != hello.Room || opened.Origin != hello.Origin {
 		return []Finding{e.find("room.other", hello.Room, "the log %s is that of %s, the key room follows %s", opened.Origin, opened.Room, hello.Origin)}, nil
 	}
+	var found []Finding
+	for _, code := range hello.Troubles {
+		found = append(found, e.find("room.trouble", code, "the key room tells it of itself"))
+	}
 	size, _ := s.Head()
 	if hello.State.Size > size {
 		return []Finding{e.find("store.behind", e.config.StorePath(), "the key room has read %d leaves, the store holds %d", hello.State.Size, size)}, nil
@@ -65,7 +69,7 @@ func (e *examination) checkRoom(ctx context.Context) ([]Finding, error) {
 	if hex.EncodeToString(root[:]) != hello.State.Root {
 		return []Finding{e.find("room.fork", hello.Room, "it computed another root over %d leaves than the store", hello.State.Size)}, nil
 	}
-	return nil, nil
+	return found, nil
 }
 
 const (

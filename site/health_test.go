@@ -275,6 +275,23 @@ func TestOldKeyRoom(t *testing.T) {
 	}
 }
 
+// TestDeliveryKeysAlarm: that secrets are not deleted as they should be does not stay between the key room and its log.
+func TestDeliveryKeysAlarm(t *testing.T) {
+	t.Parallel()
+	dir := copyOf(t, worlds(t).night)
+	draft := filepath.Join(dir, "keyroom", "delivery.keys.new")
+	run(t, "mkdir", "-p", filepath.Join(draft, "stays"))
+	m := monitor(t, dir)
+	status, h := m.await(t, "delivery.destroy")
+	if status != 200 || h.Status != "degraded" || statusIn(h, "keyroom") != "degraded" {
+		t.Errorf("%d %+v", status, h)
+	}
+	run(t, "rm", "-r", draft)
+	if status, _ := m.await(t); status != 200 {
+		t.Errorf("%d", status)
+	}
+}
+
 // TestDegraded: while only the world outside is in trouble, calls are served and the debts are shown with
 // their age; what is paid is shown as well.
 func TestDegraded(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -226,6 +227,11 @@ func (f *alarmFinder) askRoom(ctx context.Context, s *survey) {
 		return
 	}
 	s.rootList = hello.RootCRL
+	for _, code := range hello.Troubles {
+		if strings.HasPrefix(code, "delivery.") && f.marks.kinds[code].part == partKeyRoom { // it has no say in the others
+			f.raise(code, "", time.Time{})
+		}
+	}
 	if hello.State.Time.Sub(f.at) > clockSkew {
 		f.raise(codeClockBehind, "", time.Time{})
 	}

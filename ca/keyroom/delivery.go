@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -36,10 +37,40 @@ type delivery struct {
 
 	writing sync.Mutex // while the file changes; mu is never held then, so that no call waits for a disk
 	mu      sync.Mutex
-	seen    time.Time      // when the ages were right
-	keys    []*deliveryKey // oldest first
-	unsaved bool           // a key is not in the file
-	undead  bool           // a key in the file is destroyed
+	seen    time.Time            // when the ages were right
+	keys    []*deliveryKey       // oldest first
+	unsaved bool                 // a key is not in the file
+	undead  bool                 // a key in the file is destroyed
+	left    bool                 // files of earlier rooms may be there
+	wrong   map[string]time.Time // codes of what is wrong, since when
+}
+
+// The codes of what can be wrong with delivery keys, in the log and in the room's hello.
+const (
+	deliveryLost    = "delivery.lost"
+	deliveryMake    = "delivery.make"
+	deliveryWrite   = "delivery.write"
+	deliveryDestroy = "delivery.destroy"
+)
+
+// fails keeps that something is wrong until mended says that it no longer is.
+func (d *delivery) fails(code, text string, err error) {
+	if d.wrong[code].IsZero() {
+		d.wrong[code] = d.seen
+	}
+	d.log.Error(text, "code", code, "error", err.Error())
+}
+
+func (d *delivery) mended(code string) { delete(d.wrong, code) }
+
+// troubles gives the codes of what is wrong now. That keys were lost is told for an hour.
+func (d *delivery) troubles(now time.Time) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if since, lost := d.wrong[deliveryLost]; lost && elapsed(since, now) > deliveryHour {
+		d.mended(deliveryLost)
+	}
+	return slices.Sorted(maps.Keys(d.wrong))
 }
 
 type deliveryKey struct {
@@ -108,9 +139,10 @@ func (d *delivery) next(lead time.Duration) *deliveryKey {
 		k, err = newDeliveryKey(secret[:], 0)
 	}
 	if err != nil {
-		d.log.Error("there is no new delivery key", "code", "delivery.make", "error", err.Error())
+		d.fails(deliveryMake, "there is no new delivery key", err)
 		return nil
 	}
+	d.mended(deliveryMake)
 	return k
 }
 
@@ -145,8 +177,8 @@ func (d *delivery) private(id signer.KeyID, now time.Time) (*ecdh.PrivateKey, er
 
 // begin brings the file to what the memory is, whatever another room has left.
 func (d *delivery) begin(now time.Time) {
-	d.file.clean(d.log)
 	d.mu.Lock()
+	d.left = true
 	d.unsaved = d.unsaved || len(d.keys) == 0
 	d.mu.Unlock()
 	d.keep(now)
@@ -170,6 +202,7 @@ func (d *delivery) keepUp(ctx context.Context, now func() time.Time) {
 func (d *delivery) keep(now time.Time) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	d.clean()
 	plain, next, undead := d.prepare(now)
 	if plain == nil {
 		return
@@ -187,16 +220,46 @@ func (d *delivery) keep(now time.Time) {
 		d.undead = true
 	}
 	if err == nil {
+		d.mended(deliveryWrite)
+		d.destroyed()
 		return
 	}
 	d.unsaved = true
-	d.log.Error("the delivery keys are not on the disk: after a restart of the key room, retries get no secrets", "code", "delivery.write", "error", err.Error())
+	d.fails(deliveryWrite, "the delivery keys are not on the disk: after a restart of the key room, retries get no secrets", err)
 	if undead {
 		// What has to be destroyed does not wait for what should be kept.
 		if err := d.file.discard(); err != nil {
 			d.undead = true
-			d.log.Error("a delivery key that should be destroyed is still on the disk", "code", "delivery.destroy", "error", err.Error())
+			d.fails(deliveryDestroy, "a delivery key that should be destroyed is still on the disk", err)
+		} else {
+			d.destroyed()
 		}
+	}
+}
+
+// clean takes away what earlier rooms left behind.
+func (d *delivery) clean() {
+	d.mu.Lock()
+	left := d.left
+	d.mu.Unlock()
+	if !left {
+		return
+	}
+	err := d.file.clean()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.fails(deliveryDestroy, "delivery keys are left behind", err)
+		return
+	}
+	d.left = false
+	d.destroyed()
+}
+
+// destroyed keeps that all is destroyed that should be, if that is so.
+func (d *delivery) destroyed() {
+	if !d.left && !d.undead {
+		d.mended(deliveryDestroy)
 	}
 }
 

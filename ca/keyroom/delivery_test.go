@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -292,15 +293,22 @@ func TestDeliveryKeysMissing(t *testing.T) {
 			if loud := strings.Contains(h.logged.String(), "code=delivery.lost"); loud != c.loud {
 				t.Errorf("the log says %v:\n%s", loud, h.logged)
 			}
+			if loud := slices.Contains(h.room.Hello().Troubles, "delivery.lost"); loud != c.loud {
+				t.Errorf("it tells %v", h.room.Hello().Troubles)
+			}
 			next := h.send("bob")
 			if got := h.collect(next); got != "opened" || next.to == p.to {
 				t.Errorf("the new key: %s", got)
 			}
 			if name == "a folder" {
-				if !strings.Contains(h.logged.String(), "code=delivery.write") {
-					t.Errorf("the log does not say that nothing is written:\n%s", h.logged)
+				if !strings.Contains(h.logged.String(), "code=delivery.write") || !slices.Contains(h.room.Hello().Troubles, "delivery.write") {
+					t.Errorf("it does not tell that nothing is written: %v\n%s", h.room.Hello().Troubles, h.logged)
 				}
 				return
+			}
+			h.clock.step(time.Hour + time.Second)
+			if told := h.room.Hello().Troubles; len(told) > 0 {
+				t.Errorf("an hour later it tells %v", told)
 			}
 			if public, _ := h.onDisk(); len(public) != 1 || public[0] != next.to {
 				t.Errorf("the file holds %v", public)
@@ -346,6 +354,13 @@ func TestDeliveryDraftLeftBehind(t *testing.T) {
 	if text, err := os.ReadFile(draft + ".link"); err != nil || len(bytes.Trim(text, "\x00")) > 0 {
 		t.Errorf("what was in the draft is left behind: %v", err)
 	}
+	h.stop()
+	tool(t, nil, "mkdir", "-p", draft+"/full") // which cannot be overwritten
+	h.start()
+	h.troubles("delivery.destroy")
+	tool(t, nil, "rm", "-r", draft)
+	h.keep()
+	h.troubles()
 	before := h.deliveryPath()
 	h.config.DeliveryFolder = filepath.Join(tempDir(t), "delivery")
 	h.restart()
@@ -357,6 +372,14 @@ func TestDeliveryDraftLeftBehind(t *testing.T) {
 	}
 	if got := h.collect(p); got != "open.gone" {
 		t.Errorf("with another folder: %s", got)
+	}
+}
+
+// troubles holds what the room tells against what it should.
+func (h *hall) troubles(want ...string) {
+	h.Helper()
+	if told := h.room.Hello().Troubles; !slices.Equal(told, want) {
+		h.Errorf("it tells %v, not %v", told, want)
 	}
 }
 
@@ -375,6 +398,7 @@ func TestDeliveryDiskFails(t *testing.T) {
 	if !strings.Contains(h.logged.String(), "code=delivery.write") || second.to == first.to {
 		t.Errorf("the log does not say it, or the key is the old one:\n%s", h.logged)
 	}
+	h.troubles("delivery.write")
 	if public, _ := h.onDisk(); len(public) != 1 || public[0] != first.to {
 		t.Errorf("the file holds %v", public)
 	}
@@ -388,10 +412,23 @@ func TestDeliveryDiskFails(t *testing.T) {
 	if _, err := os.Stat(h.deliveryPath()); err == nil {
 		t.Error("the file still holds a key whose window is over")
 	}
+	h.troubles("delivery.write")
+	tool(t, nil, "mkdir", "-p", h.deliveryPath()+"/full")
+	h.clock.step(time.Hour)
+	h.send("carol")
+	h.clock.step(26 * time.Hour)
+	h.keep()
+	h.troubles("delivery.destroy", "delivery.write")
+	tool(t, nil, "rm", "-r", h.deliveryPath())
+	h.keep()
+	h.troubles("delivery.write")
+	second = h.send("dave")
 	if err := os.RemoveAll(draft); err != nil {
 		t.Fatal(err)
 	}
+	h.clock.step(time.Hour)
 	h.keep()
+	h.troubles()
 	if public, _ := h.onDisk(); len(public) != 2 || public[0] != second.to {
 		t.Errorf("the file holds %v, not %s and the newest", public, second.to)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -44,6 +43,7 @@ func (r *Room) loadDelivery(passphrase []byte) error {
 	}
 	r.delivery = &delivery{
 		file: f, window: time.Duration(r.config.deliveryHours()) * time.Hour, rand: r.rand, log: r.log, seen: r.now(),
+		wrong: make(map[string]time.Time),
 	}
 	plain, err := f.read(passphrase, r.config.Room)
 	if err == nil {
@@ -53,10 +53,10 @@ func (r *Room) loadDelivery(passphrase []byte) error {
 	if err == nil {
 		return nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		r.log.Error("the delivery keys cannot be used and are made anew: retries of earlier issues get no secrets", "code", "delivery.lost", "error", err.Error())
-	}
 	r.delivery.seen, r.delivery.keys = r.now(), nil
+	if !errors.Is(err, fs.ErrNotExist) {
+		r.delivery.fails(deliveryLost, "the delivery keys cannot be used and are made anew: retries of earlier issues get no secrets", err)
+	}
 	salt := make([]byte, saltSize)
 	if _, err := io.ReadFull(r.rand, salt); err != nil {
 		return fmt.Errorf("drawing a salt: %w", err)
@@ -165,16 +165,16 @@ func (f *deliveryFile) discard() error {
 }
 
 // clean takes away what a killed room, and one with another configuration, left behind.
-func (f *deliveryFile) clean(log *slog.Logger) {
+func (f *deliveryFile) clean() error {
 	left := []string{f.path() + ".new"}
 	if f.stray != "" {
 		left = append(left, f.stray, f.stray+".new")
 	}
+	var err error
 	for _, path := range left {
-		if err := overwrite(path); err != nil {
-			log.Error("delivery keys are left behind", "code", "delivery.destroy", "error", err.Error())
-		}
+		err = errors.Join(err, overwrite(path))
 	}
+	return err
 }
 
 // overwrite blanks a file of keys and removes it. That there is none is no error.

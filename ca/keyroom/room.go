@@ -230,7 +230,7 @@ func (r *Room) Hello() signer.Hello {
 		LogKey: r.logVKey, RecoveryKey: r.config.RecoveryKey,
 		DeliveryHours: r.config.deliveryHours(),
 		Root:          r.root, RootCRL: r.currentRootList(), State: r.state(),
-		SigningKeys: make(map[string][]string),
+		SigningKeys: make(map[string][]string), Troubles: r.delivery.troubles(r.now()),
 	}
 	for _, c := range r.config.Callers {
 		h.SigningKeys[c.Name] = c.SigningKeys

@@ -44,6 +44,7 @@ type Hello struct {
 	State         State    `json:"state"`
 
 	SigningKeys map[string][]string `json:"signing_keys,omitempty"` // of callers whose requests the room wants signed, as keyroom.json has them
+	Troubles    []string            `json:"troubles,omitempty"`     // codes of what is wrong in the room now, as its log has them, sorted
 }
 
 // Issuer is an issuing CA whose key the room holds, with the limits that the room keeps for it.
