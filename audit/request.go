@@ -32,16 +32,16 @@ type SignedRequest struct {
 // MaxSignedBody is the longest body of a signed request, in octets: it stands on the log.
 const MaxSignedBody = 16 << 10
 
-// SignedText is what a caller signs: four lines, with the version, the caller's name, the time in seconds since 1970,
-// and the SHA-256 of the body in lower-case hex.
-func SignedText(caller string, at time.Time, body []byte) []byte {
-	return fmt.Appendf(nil, "chancery-request-v1\n%s\n%d\n%x\n", caller, at.Unix(), sha256.Sum256(body))
+// SignedText is what a caller signs: five lines, with the version, the fingerprint of the installation's root
+// certificate, the caller's name, the time in seconds since 1970, and the SHA-256 of the body in lower-case hex.
+func SignedText(root cert.Fingerprint, caller string, at time.Time, body []byte) []byte {
+	return fmt.Appendf(nil, "chancery-request-v1\n%s\n%s\n%d\n%x\n", root, caller, at.Unix(), sha256.Sum256(body))
 }
 
-// Verify checks that one of a caller's keys, ed25519.PublicKey or *ecdsa.PublicKey, made the signature. It does not
-// look at the time, nor at what the body asks for.
-func (r SignedRequest) Verify(caller string, keys []crypto.PublicKey) error {
-	text := SignedText(caller, r.At, r.Body)
+// Verify checks that one of a caller's keys, ed25519.PublicKey or *ecdsa.PublicKey, made the signature, for the
+// installation with this root. It does not look at the time, nor at what the body asks for.
+func (r SignedRequest) Verify(root cert.Fingerprint, caller string, keys []crypto.PublicKey) error {
+	text := SignedText(root, caller, r.At, r.Body)
 	sum := sha256.Sum256(text)
 	for _, key := range keys {
 		switch key := key.(type) {
@@ -55,7 +55,7 @@ func (r SignedRequest) Verify(caller string, keys []crypto.PublicKey) error {
 			}
 		}
 	}
-	return fmt.Errorf("no signing key of %s made the signature of the request", caller)
+	return fmt.Errorf("no signing key of %s made the signature of the request, under the root with the SHA-256 %s", caller, root)
 }
 
 // ParseSigningKey reads the public key of a caller: a SubjectPublicKeyInfo in DER, as base64 on one line, of an

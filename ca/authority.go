@@ -183,6 +183,9 @@ func New(o Options) (*Authority, error) {
 	return a, nil
 }
 
+// Root is the fingerprint of the root certificate.
+func (a *Authority) Root() cert.Fingerprint { return cert.FingerprintOf(a.root.Raw) }
+
 // Chain is an issuing CA and those above it, the root last.
 type Chain struct {
 	Purpose      cert.Purpose

@@ -62,7 +62,7 @@ func (a *Authority) askedOfTheRoom(ctx context.Context, call Call) error {
 		}
 		keys = append(keys, key)
 	}
-	if err := call.Request.Verify(call.Who.Name, keys); err != nil {
+	if err := call.Request.Verify(a.Root(), call.Who.Name, keys); err != nil {
 		return refuse("keyroom.request.signature", "the key room has other signing keys of %s; ask the operator of the CA to make them equal in both configurations", call.Who.Name)
 	}
 	return nil

@@ -59,7 +59,7 @@ func (s *Server) checkSignature(rq *request, r *http.Request, body []byte) *faul
 	if age := s.now().Sub(signed.At); age > signatureTime || age < -signatureTime {
 		return unsigned("time", "signed at %s, and it is %s; look at the clock, or sign again", signed.At.Format(time.RFC3339), s.now().UTC().Format(time.RFC3339))
 	}
-	if err := signed.Verify(rq.caller.name, rq.caller.signers); err != nil {
+	if err := signed.Verify(s.authority.Root(), rq.caller.name, rq.caller.signers); err != nil {
 		return unsigned("wrong", "%v", err)
 	}
 	rq.signed = &signed

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/keyroom"
 	"github.com/chancery-ca/chancery/rpc/client"
 )
@@ -62,7 +63,7 @@ func TestSignedRequest(t *testing.T) {
 	two, public2, file2 := r.signingKey(p256...)
 	r.wantSigned(public1, public2)
 	for i, key := range []crypto.Signer{one, two} {
-		c.Sign("provisioning", key)
+		c.Sign(r.rootCertificate(), "provisioning", key)
 		from := r.head()
 		id := fmt.Sprint("id-", i)
 		var first, again client.Answer
@@ -76,7 +77,7 @@ func TestSignedRequest(t *testing.T) {
 		if !strings.Contains(string(request.Body), `"cn":"`+id+`"`) {
 			t.Errorf("the log has %s", request.Body)
 		}
-		text := r.write("text", string(audit.SignedText("provisioning", request.At, request.Body)))
+		text := r.write("text", string(audit.SignedText(r.authority.Root(), "provisioning", request.At, request.Body)))
 		signature := r.write("signature", string(request.Signature))
 		if i == 0 {
 			r.tool(nil, "openssl", "pkeyutl", "-verify", "-pubin", "-inkey", file1, "-rawin", "-in", text, "-sigfile", signature)
@@ -108,11 +109,21 @@ func TestSignedRequest(t *testing.T) {
 			default:
 				continue
 			}
-			if request == nil || request.Verify("provisioning", []crypto.PublicKey{key.Public()}) != nil {
+			if request == nil || request.Verify(r.authority.Root(), "provisioning", []crypto.PublicKey{key.Public()}) != nil {
 				t.Errorf("%s stands on the log with %+v", leaf.Event.Type(), request)
 			}
 		}
 	}
+}
+
+// rootCertificate is that of the world's installation.
+func (w *world) rootCertificate() *x509.Certificate {
+	w.Helper()
+	chain, err := w.authority.Chain(cert.User)
+	w.must(err)
+	root, err := x509.ParseCertificate(chain.Certificates[len(chain.Certificates)-1])
+	w.must(err)
+	return root
 }
 
 // TestUnsignedRequest: nothing is done for a caller who signs if a request is not signed by it, now, as it is.
@@ -124,13 +135,13 @@ func TestUnsignedRequest(t *testing.T) {
 	other, _, _ := w.signingKey(edwards...)
 	w.apply(signingConfig(public), false)
 	const body = `{"jsonrpc":"2.0","id":1,"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"one"}}`
-	sign := func(key crypto.Signer, caller string, at time.Time, body string) string {
-		signature, err := key.Sign(rand.Reader, audit.SignedText(caller, at, []byte(body)), crypto.Hash(0))
+	sign := func(key crypto.Signer, root cert.Fingerprint, caller string, at time.Time, body string) string {
+		signature, err := key.Sign(rand.Reader, audit.SignedText(root, caller, at, []byte(body)), crypto.Hash(0))
 		w.must(err)
 		return fmt.Sprintf("%d %s", at.Unix(), base64.StdEncoding.EncodeToString(signature))
 	}
-	now := w.now()
-	good := sign(key, "provisioning", now, body)
+	now, root := w.now(), w.authority.Root()
+	good := sign(key, root, "provisioning", now, body)
 	ask := func(path, kind, body, word string, headers ...string) {
 		t.Helper()
 		from := w.head()
@@ -153,31 +164,32 @@ func TestUnsignedRequest(t *testing.T) {
 	ask("/rpc", jsonType, body, "signature.malformed", good+"?")
 	ask("/rpc", jsonType, body+" ", "signature.wrong", good)
 	ask("/rpc", jsonType, strings.Replace(body, "alice", "mallo", 1), "signature.wrong", good)
-	ask("/rpc", jsonType, body, "signature.wrong", sign(other, "provisioning", now, body))
-	ask("/rpc", jsonType, body, "signature.wrong", sign(key, "slow", now, body))
+	ask("/rpc", jsonType, body, "signature.wrong", sign(other, root, "provisioning", now, body))
+	ask("/rpc", jsonType, body, "signature.wrong", sign(key, root, "slow", now, body))
+	ask("/rpc", jsonType, body, "signature.wrong", sign(key, cert.FingerprintOf(nil), "provisioning", now, body)) // another installation
 	ask("/rpc", jsonType, body, "signature.wrong", fmt.Sprint(now.Unix()+1)+good[strings.Index(good, " "):])
 	for _, off := range []time.Duration{-6 * time.Minute, 6 * time.Minute, -1e6 * time.Hour, 1e6 * time.Hour} {
-		ask("/rpc", jsonType, body, "signature.time", sign(key, "provisioning", now.Add(off), body))
+		ask("/rpc", jsonType, body, "signature.time", sign(key, root, "provisioning", now.Add(off), body))
 	}
 	long := strings.Replace(body, "{", "{"+strings.Repeat(" ", audit.MaxSignedBody), 1)
-	ask("/rpc", jsonType, long, "signature.body", sign(key, "provisioning", now, long))
+	ask("/rpc", jsonType, long, "signature.body", sign(key, root, "provisioning", now, long))
 	xml := `<methodCall><methodName>ca.whoami</methodName><params><param><value><struct></struct></value></param></params></methodCall>`
-	ask("/RPC2", "text/xml", xml, "signature.transport", sign(key, "provisioning", now, xml))
+	ask("/RPC2", "text/xml", xml, "signature.transport", sign(key, root, "provisioning", now, xml))
 	several := `{"jsonrpc":"2.0","id":1,"method":"system.multicall","params":[[{"methodName":"ca.whoami","params":[{}]}]]}`
-	ask("/rpc", jsonType, several, "signature.multicall", sign(key, "provisioning", now, several))
+	ask("/rpc", jsonType, several, "signature.multicall", sign(key, root, "provisioning", now, several))
 	if _, found, err := w.store.Request(t.Context(), "provisioning", "one"); err != nil || found {
 		t.Errorf("%v, %v", found, err)
 	}
 
 	// The same caller, the same connection, and a signature that is one.
 	c := w.client(own)
-	c.Sign("provisioning", key)
+	c.Sign(w.rootCertificate(), "provisioning", key)
 	var a client.Answer
 	w.must(c.Call(t.Context(), "ca.issue", object{"purpose": "user", "cn": "alice", "request_id": "one"}, &a))
 	if !a.OK {
 		t.Error(a.Msg)
 	}
-	c.Sign("provisioning", other)
+	c.Sign(w.rootCertificate(), "provisioning", other)
 	var f *client.Fault
 	if err := c.Call(t.Context(), "ca.whoami", object{}, &a); !errors.As(err, &f) || f.Code != codeUnsigned {
 		t.Errorf("%v", err)
@@ -190,7 +202,7 @@ func refusedUnsigned(t *testing.T, seen *sync.Map) {
 	key, public, _ := r.signingKey(edwards...)
 	_, other, _ := r.signingKey(edwards...)
 	r.wantSigned(public)
-	r.client.Sign("provisioning", key)
+	r.client.Sign(r.rootCertificate(), "provisioning", key)
 	r.ask("ca.issue", user("alice"), "request_id.missing")
 	r.ask("ca.issue", object{"purpose": "server", "cn": "WWW.example.org", "request_id": "one"}, "request.spelling")
 	r.ask("ca.issue", user("alice", "request_id", "one"), "issued")

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
 )
 
 // RequestSignature is the code of a request on the log that its caller has not signed, though it says so.
@@ -35,18 +36,22 @@ func (r *Report) signed(ctx context.Context, s Source, size int64) error {
 	for i := range r.Signed {
 		found[r.Signed[i].Caller] = &r.Signed[i]
 	}
+	var root cert.Fingerprint // named before anybody can ask for anything
 	return pages(ctx, s.Log, size, func(from int64, leaves [][]byte) error {
 		for i, text := range leaves {
 			leaf, err := audit.Decode(text)
 			if err != nil {
 				return err
 			}
+			if named, is := leaf.Event.(*audit.RootNamed); is {
+				root = cert.FingerprintOf(named.Certificate)
+			}
 			request, can := audit.RequestIn(leaf.Event)
 			one := found[leaf.Actor.Name]
 			if !can || one == nil || leaf.Actor.Kind != audit.ByCaller {
 				continue
 			}
-			if err := one.count(from+int64(i), request, s.Signers[one.Caller]); err != nil {
+			if err := one.count(from+int64(i), request, root, s.Signers[one.Caller]); err != nil {
 				return err
 			}
 		}
@@ -54,12 +59,12 @@ func (r *Report) signed(ctx context.Context, s Source, size int64) error {
 	})
 }
 
-func (one *Signed) count(index int64, request *audit.SignedRequest, keys []crypto.PublicKey) error {
+func (one *Signed) count(index int64, request *audit.SignedRequest, root cert.Fingerprint, keys []crypto.PublicKey) error {
 	if request == nil {
 		one.Unsigned, one.LastUnsigned = one.Unsigned+1, index
 		return nil
 	}
-	if err := request.Verify(one.Caller, keys); err != nil {
+	if err := request.Verify(root, one.Caller, keys); err != nil {
 		return contradiction(index, RequestSignature, "%v", err)
 	}
 	one.Signed++

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
 )
 
 // TestSignedRequestsAreHeldAgainstTheirKeys: with a caller's key from elsewhere, what somebody else put on the log in
@@ -22,10 +23,11 @@ func TestSignedRequestsAreHeldAgainstTheirKeys(t *testing.T) {
 		public[i], private[i], err = ed25519.GenerateKey(rand.Reader)
 		w.must(err)
 	}
+	installation := cert.FingerprintOf(w.root.Raw)
 	announce := func(n int, who audit.Actor, key ed25519.PrivateKey) int64 {
 		e := intentOf(n, fmt.Sprint("name-", n))
 		body := fmt.Appendf(nil, `{"method":"ca.issue","params":{"purpose":"user","cn":"name-%d","request_id":%q}}`, n, e.RequestID)
-		e.Request = &audit.SignedRequest{At: start, Body: body, Signature: ed25519.Sign(key, audit.SignedText(who.Name, start, body))}
+		e.Request = &audit.SignedRequest{At: start, Body: body, Signature: ed25519.Sign(key, audit.SignedText(installation, who.Name, start, body))}
 		return w.add(who, e)
 	}
 	announce(70, alice, private[0])
@@ -47,6 +49,9 @@ func TestSignedRequestsAreHeldAgainstTheirKeys(t *testing.T) {
 	forged := announce(73, alice, private[1])
 	w.wantContradiction(verify(public[0]), RequestSignature, forged-3, "")
 	w.wantContradiction(verify(public[1]), RequestSignature, forged-4, "")
+	installation = cert.FingerprintOf(nil)
+	elsewhere := announce(75, alice, private[0])
+	w.wantContradiction(verify(public[0], public[1]), RequestSignature, elsewhere, "")
 	if r := w.verify(); r.Contradiction != nil || r.Signed != nil {
 		t.Errorf("without keys: %+v", r)
 	}

@@ -39,6 +39,9 @@ func (c *Config) signers() (map[string][]crypto.PublicKey, error) {
 	return all, nil
 }
 
+// fingerprint is that of the installation's root, which signed requests name.
+func (r *Room) fingerprint() cert.Fingerprint { return cert.FingerprintOf(r.root) }
+
 // noteRequest remembers what a signed request was used for.
 func (r *Room) noteRequest(caller string, event audit.Event) {
 	switch e := event.(type) {
@@ -78,7 +81,7 @@ func (w *work) checkRequest(intent *audit.IssueIntent, leaf audit.Leaf) error {
 	if intent.Request == nil {
 		return refuse("request.unsigned", "the request of %s is not signed, as keyroom.json wants it", caller)
 	}
-	if err := intent.Request.Verify(caller, keys); err != nil {
+	if err := intent.Request.Verify(w.room.fingerprint(), caller, keys); err != nil {
 		return refuse("request.signature", "%v", err)
 	}
 	if age := w.now.Sub(intent.Request.At); age > clockSkew || age < -clockSkew {
@@ -156,7 +159,7 @@ func (w *work) unasked(leaf audit.Leaf) error {
 	if release.Request == nil {
 		return refuse("request.unsigned", "the release by %s is not signed, as keyroom.json wants it", caller)
 	}
-	if err := release.Request.Verify(caller, keys); err != nil {
+	if err := release.Request.Verify(w.room.fingerprint(), caller, keys); err != nil {
 		return err
 	}
 	if use := w.room.asked[askedKey{caller, release.RequestID}]; use.released || slices.ContainsFunc(use.serials, w.hasSigned) {

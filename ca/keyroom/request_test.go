@@ -38,7 +38,7 @@ func newSigningHall(t *testing.T) signingHall {
 // request is one that provisioning signed now.
 func (h signingHall) request(body string, args ...any) *audit.SignedRequest {
 	r := &audit.SignedRequest{At: h.clock.now().UTC().Truncate(time.Second), Body: fmt.Appendf(nil, body, args...)}
-	r.Signature = ed25519.Sign(h.key, audit.SignedText("provisioning", r.At, r.Body))
+	r.Signature = ed25519.Sign(h.key, audit.SignedText(h.room.fingerprint(), "provisioning", r.At, r.Body))
 	return r
 }
 
@@ -55,10 +55,13 @@ func TestSignedRequests(t *testing.T) {
 		code  string
 		spoil func(*wanted)
 	}{
-		"not signed":    {"request.unsigned", func(w *wanted) { w.Request = nil }},
-		"another body":  {"request.signature", func(w *wanted) { w.Request.Body = append(w.Request.Body, ' ') }},
-		"another time":  {"request.signature", func(w *wanted) { w.Request.At = w.Request.At.Add(time.Second) }},
-		"another key":   {"request.signature", func(w *wanted) { w.Request.Signature[3] ^= 1 }},
+		"not signed":   {"request.unsigned", func(w *wanted) { w.Request = nil }},
+		"another body": {"request.signature", func(w *wanted) { w.Request.Body = append(w.Request.Body, ' ') }},
+		"another time": {"request.signature", func(w *wanted) { w.Request.At = w.Request.At.Add(time.Second) }},
+		"another key":  {"request.signature", func(w *wanted) { w.Request.Signature[3] ^= 1 }},
+		"another installation": {"request.signature", func(w *wanted) {
+			w.Request.Signature = ed25519.Sign(h.key, audit.SignedText(cert.FingerprintOf(nil), "provisioning", w.Request.At, w.Request.Body))
+		}},
 		"old":           {"request.time", func(w *wanted) { h.old(w, -6*time.Minute) }},
 		"from tomorrow": {"request.time", func(w *wanted) { h.old(w, 6*time.Minute) }},
 		"another name":  {"request.other", func(w *wanted) { w.Request = h.issue("mallory", "r-alice") }},
@@ -128,7 +131,7 @@ func TestSignedRequests(t *testing.T) {
 // old has the request signed at another time.
 func (h signingHall) old(w *wanted, by time.Duration) {
 	w.Request.At = w.Request.At.Add(by)
-	w.Request.Signature = ed25519.Sign(h.key, audit.SignedText("provisioning", w.Request.At, w.Request.Body))
+	w.Request.Signature = ed25519.Sign(h.key, audit.SignedText(h.room.fingerprint(), "provisioning", w.Request.At, w.Request.Body))
 }
 
 // TestSignedRenewal: the names are those of the certificate that the request names.
@@ -249,9 +252,14 @@ func TestSignedReleases(t *testing.T) {
 				Request: h.request(`{"method":"ca.release","params":{"cn":"alice","max":1,"request_id":"r-3"}}`)})
 		},
 		"signed before the hold": func() { release("r-2", early) },
+		"to another installation": func() {
+			r := *good
+			r.Signature = ed25519.Sign(h.key, audit.SignedText(cert.FingerprintOf(nil), "provisioning", r.At, r.Body))
+			release("r-3", &r)
+		},
 		"another caller's": func() {
 			r := *good
-			r.Signature = ed25519.Sign(h.key, audit.SignedText("somebody", r.At, r.Body))
+			r.Signature = ed25519.Sign(h.key, audit.SignedText(h.room.fingerprint(), "somebody", r.At, r.Body))
 			release("r-3", &r)
 		},
 	} {

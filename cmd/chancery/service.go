@@ -131,8 +131,29 @@ func (s *service) sign(caller string) error {
 	if !ok {
 		return fmt.Errorf("%w: --signing-key: %s holds a key that cannot sign", errUsage, s.signingKey)
 	}
-	s.rpc.Sign(caller, key)
+	root, err := s.root()
+	if err != nil {
+		return err
+	}
+	s.rpc.Sign(root, caller, key)
 	return nil
+}
+
+// root is the certificate by which signed requests name the installation.
+func (s *service) root() (*x509.Certificate, error) {
+	text, err := os.ReadFile(s.trust)
+	if err != nil {
+		return nil, fmt.Errorf("reading the root certificate: %w", err)
+	}
+	block, rest := pem.Decode(text)
+	if another, _ := pem.Decode(rest); block == nil || another != nil {
+		return nil, fmt.Errorf("%w: with --signing-key, %s has to hold the root certificate of the installation and no other: signatures name it", errUsage, s.trust)
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errUsage, s.trust, err)
+	}
+	return root, nil
 }
 
 // local takes address and files from an installation.

@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -68,11 +69,13 @@ func New(url string, config *tls.Config) *Client {
 }
 
 // Sign has every request signed from now on with the signing key of a caller, Ed25519 or ECDSA P-256, as the
-// service is set up to want it. A signed request that changes something needs a request_id.
-func (c *Client) Sign(caller string, key crypto.Signer) {
+// service is set up to want it: for the installation whose root certificate this is, and for no other. A signed request
+// that changes something needs a request_id.
+func (c *Client) Sign(root *x509.Certificate, caller string, key crypto.Signer) {
+	installation := sha256.Sum256(root.Raw)
 	c.sign = func(body []byte) (string, error) {
 		at := time.Now().Unix()
-		text := fmt.Appendf(nil, "chancery-request-v1\n%s\n%d\n%x\n", caller, at, sha256.Sum256(body))
+		text := fmt.Appendf(nil, "chancery-request-v1\n%x\n%s\n%d\n%x\n", installation, caller, at, sha256.Sum256(body))
 		var hash crypto.Hash
 		if _, ok := key.Public().(ed25519.PublicKey); !ok {
 			sum := sha256.Sum256(text)
