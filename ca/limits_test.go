@@ -48,19 +48,19 @@ func TestRSAKeysWaitForAPlace(t *testing.T) {
 		w.authority.rsa <- struct{}{}
 	}
 	from := w.head()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
 	plan := call("plan", "y")
 	plan.Plan = true
-	planned, err := w.authority.Issue(ctx, plan, r)
+	planned, err := w.authority.Issue(t.Context(), plan, r)
 	w.must(err)
 	if planned.Code != "plan.issue" || planned.NotAfter.Before(first.NotAfter) {
 		t.Errorf("%+v", planned)
 	}
 	c.RequestID = "call-2"
-	if _, err := w.authority.Issue(ctx, c, r); refusalOf(t, err).Code != "request.repeated" {
+	if _, err := w.authority.Issue(t.Context(), c, r); refusalOf(t, err).Code != "request.repeated" {
 		t.Error(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
 	if _, err := w.authority.Issue(ctx, call("two", "z"), r); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("without a place: %v", err)
 	}

@@ -214,7 +214,7 @@ func TestLDAPSilence(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 			defer cancel()
 			start := time.Now()
-			if _, err := d.Find(ctx, cert.User, mustName(t, cert.User, "Alice")); err == nil || time.Since(start) > time.Second {
+			if _, err := d.Find(ctx, cert.User, mustName(t, cert.User, "Alice")); err == nil || time.Since(start) > 30*time.Second {
 				t.Errorf("%v after %s", err, time.Since(start))
 			}
 			d.Close()

@@ -148,11 +148,23 @@ func callerLines(c rpc.Caller, indent string) []string {
 		for _, member := range []struct {
 			key    string
 			values []string
-		}{{"methods", quoted(g.Methods)}, {"purposes", quoted(g.Purposes)}, {"names", quoted(g.Names)}, {"domains", quoted(g.Domains)}, {"networks", quoted(g.Networks)}} {
+		}{{"methods", quoted(g.Methods)}, {"purposes", quoted(g.Purposes)}, {"names", quoted(g.Names)}, {"domains", quoted(g.Domains)}, {"networks", quoted(g.Networks)}, {"key_types", quoted(g.KeyTypes)}, {"reasons", quoted(g.Reasons)}} {
 			if len(member.values) > 0 {
 				lines = append(lines, "    "+dash+member.key+": ["+strings.Join(member.values, ", ")+"]")
 				dash = "  "
 			}
+		}
+		for _, member := range []struct {
+			key   string
+			value int
+		}{{"max_days", g.MaxDays}, {"max", g.Max}, {"per_hour", g.PerHour}} {
+			if member.value != 0 {
+				lines = append(lines, fmt.Sprintf("    %s%s: %d", dash, member.key, member.value))
+				dash = "  "
+			}
+		}
+		if g.Own {
+			lines = append(lines, "    "+dash+"own: true")
 		}
 	}
 	for i, l := range lines {

@@ -69,11 +69,11 @@ func TestPayingAnOldGenerationDoesNotDeleteTheNewOne(t *testing.T) {
 		t.Fatalf("left is %+v", left)
 	}
 	// The first change is visible to the world by now, the second is not.
-	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	if err := s.AwaitPaid(short, first); err != nil {
+	if err := s.AwaitPaid(context.Background(), first); err != nil {
 		t.Fatalf("awaiting the first: %v", err)
 	}
+	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
 	if err := s.AwaitPaid(short, second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("awaiting the second: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -20,11 +21,11 @@ import (
 
 // addOptions is a command line of chancery caller add.
 type addOptions struct {
-	credential           rpc.Credential
-	keyFile, nameFile    string
-	returning            bool
-	methods, purposes    []string
-	names, domains, nets []string
+	credential         rpc.Credential
+	keyFile, nameFile  string
+	returning          bool
+	grant              rpc.Grant
+	purposes, keyTypes []string // of the grant
 }
 
 func addCallerCommand() *cobra.Command {
@@ -41,13 +42,14 @@ the first. With one it comes in by that alone: a key (--spki, --key-of), or an e
 foreign_cas (--issuer and --subject, --named-as). Nobody asks a foreign CA what it has revoked: the only revocation
 of its certificates, and of a key, is their removal from the configuration.
 
---method, --purpose, --name, --domain and --network make one grant; without them there is none. Further grants, and the
-bounds of one such as max_days, are written into the file.
+The flags from --method to --own make one grant; without any there is none. Further grants are written into the file.
+docs/CONFIG.md says what each means.
 
 A name belongs to one caller for ever. One that was a caller's before, as far as the books and the log tell, is
 refused, unless --returning says that it is the same one. Whoever edits the file by hand has to look to that.`,
 		Example: `  chancery caller add /etc/chancery hr --method ca.issue --method ca.status --purpose user --name '*' --domain example.org
-  chancery caller add /etc/chancery jobs --named-as jobs.pem --method ca.status --purpose user --name '*'`,
+  chancery caller add /etc/chancery jobs --named-as jobs.pem --method ca.status --purpose user --name '*'
+  chancery caller add /etc/chancery desk --method ca.hold --purpose user --name '*' --per-hour 20 --max 1`,
 		Args: exactly(2, "DIR NAME"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.run(cmd.Context(), cmd.OutOrStdout(), args[0], args[1])
@@ -59,16 +61,25 @@ refused, unless --returning says that it is the same one. Whoever edits the file
 	f.StringVar(&o.credential.Issuer, "issuer", "", "with --subject: let in the certificate by the CA with exactly this name, `DN` as in RFC 4514")
 	f.StringVar(&o.credential.Subject, "subject", "", "with --issuer: the exact name in that certificate, `DN` as in RFC 4514")
 	f.StringVar(&o.nameFile, "named-as", "", "let in certificates with both names of the one in `FILE`, PEM, its issuer's and its subject's")
-	f.StringArrayVar(&o.methods, "method", nil, "grant: `METHOD` such as ca.issue; can be repeated, as all of the grant")
+	g := &o.grant
+	f.StringArrayVar(&g.Methods, "method", nil, "grant: `METHOD` such as ca.issue; can be repeated, as all of the grant")
 	f.StringArrayVar(&o.purposes, "purpose", nil, "grant: `PURPOSE`, user, server or caller")
-	f.StringArrayVar(&o.names, "name", nil, "grant: `PATTERN` for common names and host names; * alone is every name")
-	f.StringArrayVar(&o.domains, "domain", nil, "grant: `DOMAIN` that host names and mail addresses must be in")
-	f.StringArrayVar(&o.nets, "network", nil, "grant: `NETWORK` such as 192.0.2.0/24 that IP addresses must be in")
+	f.StringArrayVar(&g.Names, "name", nil, "grant: `PATTERN` for common names and host names; * alone is every name")
+	f.StringArrayVar(&g.Domains, "domain", nil, "grant: `DOMAIN` that host names and mail addresses must be in")
+	f.StringArrayVar(&g.Networks, "network", nil, "grant: `NETWORK` such as 192.0.2.0/24 that IP addresses must be in")
+	f.StringArrayVar(&o.keyTypes, "key-type", nil, "grant: `TYPE` that the key of a certificate may have, such as P-256")
+	f.IntVar(&g.MaxDays, "max-days", 0, "grant: the longest validity of a certificate, `DAYS`")
+	f.StringArrayVar(&g.Reasons, "reason", nil, "grant: `REASON` that a certificate may be revoked for, such as superseded")
+	f.IntVar(&g.Max, "max", 0, "grant: `NUMBER` of certificates that one call may revoke, hold or release")
+	f.IntVar(&g.PerHour, "per-hour", 0, "grant: `NUMBER` of calls in an hour that change something")
+	f.BoolVar(&g.Own, "own", false, "grant: only certificates that the caller itself asked for")
 	f.BoolVar(&o.returning, "returning", false, "NAME was a caller before, and is the same one that comes back")
 	complete(cmd, "method", rpc.Methods()...)
-	complete(cmd, "purpose", texts(cert.Purposes())...)
-	for _, name := range []string{"spki", "issuer", "subject", "name", "domain", "network"} {
+	for _, name := range []string{"spki", "issuer", "subject", "name", "domain", "network", "max-days", "max", "per-hour"} {
 		complete(cmd, name)
+	}
+	for _, m := range slices.Concat(paramsOf("ca.issue"), paramsOf("ca.revoke")) {
+		complete(cmd, m.Flag, m.Values...)
 	}
 	return cmd
 }
@@ -128,12 +139,14 @@ func (o *addOptions) caller(name string) (rpc.Caller, error) {
 	if kinds == 1 {
 		c.Credentials = []rpc.Credential{o.credential}
 	}
-	if len(o.methods)+len(o.purposes)+len(o.names)+len(o.domains)+len(o.nets) > 0 {
-		var purposes []cert.Purpose
-		for _, p := range o.purposes {
-			purposes = append(purposes, cert.Purpose(p))
-		}
-		c.Grants = []rpc.Grant{{Methods: o.methods, Purposes: purposes, Names: o.names, Domains: o.domains, Networks: o.nets}}
+	for _, p := range o.purposes {
+		o.grant.Purposes = append(o.grant.Purposes, cert.Purpose(p))
+	}
+	for _, t := range o.keyTypes {
+		o.grant.KeyTypes = append(o.grant.KeyTypes, cert.KeyType(t))
+	}
+	if !reflect.ValueOf(o.grant).IsZero() {
+		c.Grants = []rpc.Grant{o.grant}
 	}
 	return c, nil
 }

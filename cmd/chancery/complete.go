@@ -19,11 +19,3 @@ func folders(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cob
 	}
 	return nil, cobra.ShellCompDirectiveFilterDirs
 }
-
-func texts[S ~string](words []S) []string {
-	var all []string
-	for _, w := range words {
-		all = append(all, string(w))
-	}
-	return all
-}
