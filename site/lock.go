@@ -9,6 +9,9 @@ import (
 	"syscall"
 )
 
+// ErrRuns says that another process works on the state, the daemon as a rule.
+var ErrRuns = errors.New("another process works on it: stop the daemon first")
+
 // lockFile is in the folder of the state.
 const lockFile = "lock"
 
@@ -20,7 +23,7 @@ func lockState(state string) (*os.File, error) {
 		return nil, fmt.Errorf("locking the state: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another process works on %s: stop the daemon first", state), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", state, ErrRuns), f.Close())
 	}
 	return f, nil
 }

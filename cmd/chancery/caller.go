@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -22,19 +23,34 @@ func callerCommand() *cobra.Command {
 	return cmd
 }
 
+// askRunning says who can ask the daemon, if that is in the way.
+func askRunning(err error, c site.Config, dir, name string) error {
+	if !errors.Is(err, site.ErrRuns) {
+		return err
+	}
+	who, unread := whoMay(c, "ca.issue", name, "")
+	if unread != nil || who == "" {
+		return err
+	}
+	return fmt.Errorf("%w, but only if none of these is left who can ask it: %s, as in\n  chancery issue %s --purpose caller %s --csr %s.csr",
+		err, who, asCaller(c, dir), name, name)
+}
+
 func rotateCallerCommand() *cobra.Command {
 	var out, csr string
 	cmd := &cobra.Command{
 		Use:   "rotate DIR NAME --out FOLDER",
 		Short: "Give a caller in the configuration a new key and certificate",
 		Long: `Give the caller NAME in the configuration of the installation in DIR a new key and certificate, which become
-FOLDER/NAME.key and FOLDER/NAME.pem; with --csr the certificate alone, for the key of that request. It is for the
-day when no caller is left that could ask the service for one: there is none yet, all expired, or their keys are
-lost. A caller that still has a valid one asks the service, as in
+FOLDER/NAME.key and FOLDER/NAME.pem; with --csr the certificate alone, for the key of that request.
 
-  chancery issue --purpose caller NAME --csr new.csr ...
+While a caller is left that may ask the running service, this is not the way: NAME itself, or another one with a grant
+for it, asks, the old certificate and the new one are both good, and nobody waits, as in
 
-The daemon must be stopped and the key room must run:
+  chancery issue --dir DIR --caller NAME --purpose caller NAME --csr new.csr
+
+This command is for the day when none is left: there is none yet, all expired, or their keys are lost. The daemon must
+be stopped and the key room must run:
 
   systemctl stop chanceryd
   chancery caller rotate DIR NAME --out FOLDER
@@ -55,7 +71,7 @@ by the serial number, which chancery caller list tells.`,
 				return err
 			}
 			if err := site.RotateCaller(cmd.Context(), config, name, out, csr); err != nil {
-				return askForRoom(err, dir)
+				return askRunning(askForRoom(err, dir), config, dir, name)
 			}
 			w, made := cmd.OutOrStdout(), filepath.Join(out, name)
 			if csr != "" {

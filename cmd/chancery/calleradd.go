@@ -180,7 +180,7 @@ func takenUp(ctx context.Context, w io.Writer, c site.Config) error {
 
 // printFirstCertificate says how a caller gets its first certificate.
 func printFirstCertificate(w io.Writer, c site.Config, dir, name string) error {
-	who, err := whoElse(c, "ca.issue", name)
+	who, err := whoMay(c, "ca.issue", name, name)
 	if err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func printFirstCertificate(w io.Writer, c site.Config, dir, name string) error {
 	return nil
 }
 
-// whoElse names the other callers that may call a method for a caller's certificate, with their rules.
-func whoElse(c site.Config, method, name string) (string, error) {
+// whoMay names the callers but one that may call a method for a caller's certificate, with their rules.
+func whoMay(c site.Config, method, name, but string) (string, error) {
 	policy, err := site.LoadPolicy(c.Path)
 	if err != nil {
 		return "", err
@@ -204,7 +204,7 @@ func whoElse(c site.Config, method, name string) (string, error) {
 	}
 	var who []string
 	for _, p := range could {
-		if p.Caller != name {
+		if p.Caller != but {
 			who = append(who, p.Caller+" (rule "+p.Rule+")")
 		}
 	}
@@ -266,7 +266,7 @@ func printLeft(ctx context.Context, w io.Writer, c site.Config, dir, name string
 		for _, left := range one.Certificates {
 			fmt.Fprintf(w, "left: certificate %s until %s, which opens nothing now\n", line(string(left.Serial)), left.NotAfter.UTC().Format(time.RFC3339))
 		}
-		who, err := whoElse(c, "ca.revoke", name)
+		who, err := whoMay(c, "ca.revoke", name, name)
 		if err != nil {
 			return err
 		}
