@@ -66,7 +66,7 @@ func reportSiege(b *testing.B, r *report, s *installation) {
 		{"RSA-16384 client keys", 100, func(n int) { g.refused(n, g.bigKey) }},
 		{"chains of RSA-8192", 50, func(n int) { g.refused(n, g.chain) }},
 		{"100 pipelined requests", 10, g.pipeline},
-		{"a caller at 50 times its rate", 500, g.hurry},
+		{"a caller at 1,000 times its rate", 1000, g.hurry},
 	} {
 		var quiet, waits []time.Duration
 		var attempts int

@@ -73,7 +73,7 @@ func (s *installation) raiseLimits(b *testing.B) {
 	if !strings.HasSuffix(after, own) {
 		b.Fatalf("chancery.yaml does not end as it did:\n%s", yaml)
 	}
-	after = strings.TrimSuffix(after, own) + "names: [provisioning, noisy]\n  - name: noisy\n    per_second: 10\n"
+	after = strings.TrimSuffix(after, own) + "names: [provisioning, noisy]\n  - name: noisy\n    per_second: 1\n"
 	health := freeAddress(b)
 	s.health = "http://" + health + "/metrics"
 	must(b, os.WriteFile(s.path("chancery.yaml"), []byte("health: "+health+"\n"+before+"\n\n"+after), 0o600))
