@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -174,6 +175,12 @@ PasswordAuthentication no
 			t.Error(err)
 		}
 		_ = cmd.Wait() // says that it was killed
+		for start := time.Now(); worksIn(path); time.Sleep(10 * time.Millisecond) {
+			if time.Since(start) > time.Minute {
+				t.Errorf("a session of sshd still works in %s", path)
+				break
+			}
+		}
 		if text, _ := os.ReadFile(said.Name()); t.Failed() {
 			t.Logf("sshd: %s", text)
 		}
@@ -191,6 +198,15 @@ PasswordAuthentication no
 	return &server{path, "ssh://" + me.Username + "@" + address + path, Access{
 		SSHKey: write(t, 0o400, private), KnownHosts: write(t, 0o644, fmt.Sprintf("[127.0.0.1]:%d %s", port, hostPublic)),
 	}}
+}
+
+// worksIn tells whether a process is in a folder, as git's are in their repository.
+func worksIn(path string) bool {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd") // the pattern is a good one
+	return slices.ContainsFunc(links, func(link string) bool {
+		dir, err := os.Readlink(link)
+		return err == nil && dir == path
+	})
 }
 
 func freePort(t testing.TB) int {
