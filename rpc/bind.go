@@ -15,8 +15,8 @@ import (
 
 // A parameter struct is bound by its fields' tags: `json:"name"` is a member that must be there, and
 // with ",omitempty" or ",omitzero" one that may be. Nothing is converted: a member of another type, an
-// unknown one, and an optional string that is there and empty are refused with their path. What else the
-// tags say, Method tells.
+// unknown one, and an optional string that is there and empty are refused with their path. A pointer is for
+// what is not left out where it is zero. What else the tags say, Method tells.
 
 // field is one member of a parameter struct, or of the detail of an answer.
 type field struct {
@@ -63,6 +63,14 @@ func bindStruct(params []any, into any) error {
 func bind(tree any, path string, into reflect.Value) error {
 	if _, ok := into.Interface().(csr); ok {
 		return bindCSR(tree, path, into)
+	}
+	if into.Kind() == reflect.Pointer {
+		one := reflect.New(into.Type().Elem())
+		if err := bind(tree, path, one.Elem()); err != nil {
+			return err
+		}
+		into.Set(one)
+		return nil
 	}
 	switch v := tree.(type) {
 	case map[string]any:
@@ -166,7 +174,9 @@ func wanted(t reflect.Type) string {
 		return "a time"
 	case t == reflect.TypeFor[[]byte]():
 		return "bytes"
-	case t.Kind() == reflect.Struct, t.Kind() == reflect.Pointer:
+	case t.Kind() == reflect.Pointer:
+		return wanted(t.Elem())
+	case t.Kind() == reflect.Struct:
 		return "a struct"
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
 		return "an array of structs"

@@ -45,6 +45,8 @@ func TestBind(t *testing.T) {
 		{with("request_id", ""), "params[0].request_id: is empty; leave it out instead"},
 		{with("valid_days", "30"), "params[0].valid_days: want an int"},
 		{with("valid_days", json.Number("1.5")), "params[0].valid_days: want an int"},
+		{with("planned", nil), "params[0].planned: want an int"},
+		{with("planned", "1"), "params[0].planned: want an int"},
 		{with("plan", 1), "params[0].plan: want a boolean"},
 		{with("plan", "true"), "params[0].plan: want a boolean"},
 		{with("sans", []any{}), "params[0].sans: want a struct"},

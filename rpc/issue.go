@@ -39,7 +39,7 @@ type keyParams struct {
 type changeParams struct {
 	RequestID string `json:"request_id,omitempty" help:"chosen by you, 1 to 128 of A-Z a-z 0-9 . _ : -; makes a retry safe" flag:"request-id" arg:"ID"`
 	Plan      bool   `json:"plan,omitempty" help:"say what would happen and change nothing" flag:"plan"`
-	Planned   int    `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
+	Planned   *int   `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
 // issueDetail is the detail of an issue or a renewal. A plan has none of what only a certificate has.

@@ -55,7 +55,7 @@ type about struct {
 	purpose   string
 	cn        string
 	plan      bool
-	planned   int // the index of a plan
+	planned   *int // the index of a plan; nil: none is named, which 0 is not
 }
 
 type params interface{ about() about }

@@ -30,10 +30,10 @@ func (s *Server) planned(ctx context.Context, rq *request, a answer) (answer, er
 
 // findPlan takes up the decision of the plan that a call names. It is on the log, so it needs no other memory.
 func (s *Server) findPlan(ctx context.Context, rq *request) error {
-	index := int64(rq.about.planned)
-	if index == 0 {
+	if rq.about.planned == nil {
 		return nil
 	}
+	index := int64(*rq.about.planned)
 	unknown := refuse("plan.unknown", "planned: there is no plan of yours for this very call at %d of the log; name the log_index of one", index)
 	if size, _ := s.store.Head(); index < 0 || index >= size {
 		return unknown

@@ -53,12 +53,16 @@ func (r row) describe() Method {
 func membersIn(t reflect.Type) []Member {
 	all := []Member{}
 	for _, f := range fieldsOf(t) {
+		kind := f.kind
+		if kind.Kind() == reflect.Pointer {
+			kind = kind.Elem()
+		}
 		m := Member{
 			Name: f.name, Type: wanted(f.kind), Optional: f.optional, Help: f.tag.Get("help"),
-			Values: valuesOf(f.tag.Get("values")), Flag: f.tag.Get("flag"), Arg: f.tag.Get("arg"), kind: f.kind,
+			Values: valuesOf(f.tag.Get("values")), Flag: f.tag.Get("flag"), Arg: f.tag.Get("arg"), kind: kind,
 		}
-		inner := f.kind
-		if inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {
+		inner := kind
+		if inner.Kind() == reflect.Slice {
 			inner = inner.Elem()
 		}
 		if inner.Kind() == reflect.Struct && inner != reflect.TypeFor[time.Time]() {

@@ -16,6 +16,7 @@ type members map[string]*member
 type member struct {
 	rpc.Member
 	value any // a string, an int or a bool
+	given bool
 }
 
 func (m *member) String() string {
@@ -38,6 +39,7 @@ func (m *member) Type() string {
 
 // Set reads a value.
 func (m *member) Set(text string) (err error) {
+	m.given = true
 	switch m.value.(type) {
 	case int:
 		m.value, err = strconv.Atoi(text)
@@ -56,7 +58,7 @@ func memberFlags(cmd *cobra.Command, method string) members {
 		if m.Flag == "" {
 			continue
 		}
-		one := &member{m, m.Zero()}
+		one := &member{Member: m, value: m.Zero()}
 		all[m.Name] = one
 		f := cmd.Flags().VarPF(one, m.Flag, "", m.Explained())
 		if m.Arg == "" {
@@ -87,11 +89,11 @@ func (m members) text(name string) string {
 	return one.String()
 }
 
-// params gives the call's parameter, of the members that say something.
+// params gives the call's parameter, of the members that were given: a zero is not for this side to understand.
 func (m members) params() map[string]any {
 	params := make(map[string]any)
 	for name, one := range m {
-		if one.value != one.Zero() {
+		if one.given {
 			params[name] = one.value
 		}
 	}
