@@ -129,6 +129,15 @@ func contradictions() []contradiction {
 			return l.revoke("request-1", ledgerRevocation(1, cert.Superseded))
 		}},
 		{audit.RequestOther, func(l *ledger) int64 {
+			return l.retried(`{"method":"ca.status","params":{"request_id":"request-1"}}`)
+		}},
+		{audit.RequestOther, func(l *ledger) int64 {
+			return l.retried(`{"method":"ca.issue","params":{"request_id":"request-2"}}`)
+		}},
+		{audit.RequestOther, func(l *ledger) int64 {
+			return l.retried(`{"method":"ca.renew","params":{"request_id":"request-1","plan":true}}`)
+		}},
+		{audit.RequestOther, func(l *ledger) int64 {
 			return l.add(alice, changed(func(e *audit.IssueIntent) {
 				e.Request = &audit.SignedRequest{Body: []byte(`{"method":"ca.issue","params":{"cn":"somebody"}}`)}
 			}))
@@ -312,4 +321,12 @@ func changed(change func(*audit.IssueIntent)) *audit.IssueIntent {
 
 func (l *ledger) redeliver(who audit.Actor, request, sealed, room string) int64 {
 	return l.add(who, &audit.IssueRedelivered{Serial: ledgerSerial(1), Intent: l.issued(1), RequestID: request, SealedSHA256: sealed, Room: room})
+}
+
+// retried enters a retry of the first request with what its caller signed.
+func (l *ledger) retried(body string) int64 {
+	return l.add(alice, &audit.IssueRedelivered{
+		Serial: ledgerSerial(1), Intent: l.issued(1), RequestID: "request-1", SealedSHA256: "5ea1", Room: "room-1",
+		Request: &audit.SignedRequest{Body: []byte(body)},
+	})
 }

@@ -175,6 +175,8 @@ type IssueRedelivered struct {
 	RequestID    string      `json:"request_id"`
 	SealedSHA256 string      `json:"sealed_sha256"`
 	Room         string      `json:"room"`
+
+	Request *SignedRequest `json:"request,omitempty"` // the retry, if the caller signs
 }
 
 // Revocation is one revoked certificate.
@@ -306,6 +308,8 @@ func RequestIn(event Event) (*SignedRequest, bool) {
 	case *RevokeDone:
 		return e.Request, true
 	case *ReleaseDone:
+		return e.Request, true
+	case *IssueRedelivered:
 		return e.Request, true
 	}
 	return nil, false

@@ -194,7 +194,10 @@ func (l *ledger) aLife() {
 	first := l.issued(1)
 	l.add(daemon, &audit.DirectoryPublished{Purpose: cert.User, CN: "User 1", Added: []cert.Serial{ledgerSerial(1)}})
 	l.add(alice, &audit.IssueAnswering{Serial: ledgerSerial(1), RequestID: "request-1", Secrets: true, Published: true})
-	l.add(alice, &audit.IssueRedelivered{Serial: ledgerSerial(1), Intent: first, RequestID: "request-1", SealedSHA256: "5ea1", Room: "room-1"})
+	retry := &audit.IssueRedelivered{Serial: ledgerSerial(1), Intent: first, RequestID: "request-1", SealedSHA256: "5ea1", Room: "room-1"}
+	l.add(alice, retry)
+	retry.Request = &audit.SignedRequest{Body: []byte(`{"method":"ca.issue","params":[{"request_id":"request-1"}]}`)}
+	l.add(alice, retry)
 	l.add(alice, &audit.IssueAnswering{Serial: ledgerSerial(1), RequestID: "request-1", Secrets: true, Published: true})
 	void := l.intent(2)
 	l.add(daemon, &audit.IssueAbandoned{Serial: ledgerSerial(2), Intent: void, Why: "intent.late", Room: l.room()})

@@ -314,6 +314,9 @@ func (b *Books) redelivered(who Actor, e *IssueRedelivered) *Contradiction {
 	case b.Issuers[c.Issuer].Room != e.Room:
 		return contradict(RedeliveredOther, "the secrets of serial %s are sealed to another key room than %.64q", c.Serial, e.Room)
 	}
+	if err := e.CheckRequest(); err != nil {
+		return contradict(RequestOther, "%v", err)
+	}
 	return nil
 }
 

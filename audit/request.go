@@ -124,11 +124,14 @@ func (r SignedRequest) asked() (a asked, err error) {
 
 // CheckRequest tells in what an intent is not what its signed request asks for; nil if it has none. Names have to
 // be spelled in canonical form there. The names of a renewal are those of another certificate, and not looked at.
-func (e *IssueIntent) CheckRequest() error {
-	if e.Request == nil {
+func (e *IssueIntent) CheckRequest() error { return e.CheckRetry(e.Request) }
+
+// CheckRetry is CheckRequest for the request of a retry, which is signed anew and asks for the same.
+func (e *IssueIntent) CheckRetry(request *SignedRequest) error {
+	if request == nil {
 		return nil
 	}
-	a, err := e.Request.asked()
+	a, err := request.asked()
 	if err != nil {
 		return err
 	}
@@ -150,6 +153,22 @@ func (e *IssueIntent) CheckRequest() error {
 		return fmt.Errorf("the signed request wants %d days", p.ValidDays)
 	}
 	return checkKey(p.CSR, e)
+}
+
+// CheckRequest tells in what a retry's signed request is not one for a certificate under its request_id; nil if it has
+// none. A caller gives that id to nothing else, so what else it asks for is left to CheckRetry of the intent.
+func (e *IssueRedelivered) CheckRequest() error {
+	if e.Request == nil {
+		return nil
+	}
+	a, err := e.Request.asked()
+	if err != nil {
+		return err
+	}
+	if a.Method != "ca.issue" && a.Method != "ca.renew" || a.Params.RequestID != e.RequestID {
+		return fmt.Errorf("the signed request is one for %.40q with the request_id %.128q", a.Method, a.Params.RequestID)
+	}
+	return nil
 }
 
 // sameNames compares the names that were asked for with those of a certificate. That its common name is one of its

@@ -34,7 +34,10 @@ func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 		return nil, err
 	} else if found {
 		// What an earlier call may have done is not undone by what goes wrong in this one.
-		if issued, err := a.issuedBefore(ctx, call, request.Serial); issued != nil || err != nil {
+		switch issued, err := a.issuedBefore(ctx, call, request.Serial); {
+		case errors.As(err, new(withheld)):
+			return nil, err
+		case issued != nil || err != nil:
 			return issued, unknown(err)
 		}
 	}

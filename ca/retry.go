@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -92,28 +91,48 @@ func (a *Authority) redeliver(ctx context.Context, call Call, c store.Certificat
 	case c.Sealed == nil || cert.SHA256(c.Sealed) != intent.SealedSHA256: // dropped, or damaged, which fsck tells
 		return a.answerIssue(ctx, call, c, nil, "issued.secrets_gone")
 	}
+	if err := intent.CheckRetry(call.Request); err != nil {
+		return nil, withheld{otherwiseSpelled(fmt.Errorf("%s; %w", keeps(c), err))}
+	}
+	s, err := a.reopen(ctx, call, c)
+	var refusal *signer.Refusal
+	switch is := errors.As(err, &refusal); {
+	case is && refusal.NeverOpens():
+		return a.answerIssue(ctx, call, c, nil, "issued.secrets_gone") // asking again would not help
+	case is && refusal.OfRequest():
+		return nil, withheld{&signer.Refusal{Code: refusal.Code, Reason: keeps(c) + "; " + refusal.Reason}}
+	case err != nil:
+		return nil, err
+	}
+	return a.answerIssue(ctx, call, c, s, "issued")
+}
+
+// reopen has the key room open the secrets of a certificate.
+func (a *Authority) reopen(ctx context.Context, call Call, c store.Certificate) (*secrets, error) {
 	entry, err := a.store.Update(ctx, call.Who, func(*store.Tx) (audit.Event, error) {
 		return &audit.IssueRedelivered{
 			Serial: c.Serial, Intent: c.Intent, RequestID: call.RequestID, SealedSHA256: cert.SHA256(c.Sealed), Room: a.room,
+			Request: call.Request,
 		}, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("entering the redelivery: %w", err)
 	}
 	text, err := a.signer.Open(ctx, entry, c.Sealed)
-	var refusal *signer.Refusal
-	if errors.As(err, &refusal) && strings.HasPrefix(refusal.Code, "open.") {
-		return a.answerIssue(ctx, call, c, nil, "issued.secrets_gone") // asking again would not help
-	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the subject's secrets: %w", err)
 	}
 	defer clear(text)
-	s, err := parseSecrets(text)
-	if err != nil {
-		return nil, err
-	}
-	return a.answerIssue(ctx, call, c, s, "issued")
+	return parseSecrets(text)
+}
+
+// withheld is a no to a retry that says what the first call has got: nothing is unknown after it.
+type withheld struct{ error }
+
+func (w withheld) Unwrap() error { return w.error }
+
+func keeps(c store.Certificate) string {
+	return fmt.Sprintf("certificate %s was issued for this request_id, and its secrets stay sealed", c.Serial)
 }
 
 // intentOf reads the leaf that announced a certificate: only it says whether the CA made the key.

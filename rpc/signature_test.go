@@ -74,6 +74,9 @@ func TestSignedRequest(t *testing.T) {
 		}
 		leaf := r.since(from)[0]
 		request := leaf.Event.(*audit.IssueIntent).Request
+		if first := request; !r.proven(from, "issue.redelivered", key.Public(), first) {
+			t.Error("the retry does not stand on the log as it was signed anew")
+		}
 		if !strings.Contains(string(request.Body), `"cn":"`+id+`"`) {
 			t.Errorf("the log has %s", request.Body)
 		}
@@ -201,24 +204,30 @@ func refusedUnsigned(t *testing.T, seen *sync.Map) {
 	r := newRoom(t, seen)
 	key, public, _ := r.signingKey(edwards...)
 	_, other, _ := r.signingKey(edwards...)
+	early, one := object{"purpose": "server", "cn": "WWW.example.org", "request_id": "zero"}, user("alice", "request_id", "one")
+	r.ask("ca.issue", early, "issued")
 	r.wantSigned(public)
 	r.client.Sign(r.rootCertificate(), "provisioning", key)
 	r.ask("ca.issue", user("alice"), "request_id.missing")
 	r.ask("ca.issue", object{"purpose": "server", "cn": "WWW.example.org", "request_id": "one"}, "request.spelling")
-	r.ask("ca.issue", user("alice", "request_id", "one"), "issued")
+	r.sealed(early, "request.spelling")
+	r.ask("ca.issue", one, "issued")
 	r.ask("ca.hold", object{"cn": "alice", "request_id": "held"}, "held")
 	r.drift = time.Hour
 	r.wantSigned(public)
 	r.ask("ca.issue", user("alice", "request_id", "two"), "keyroom.request.time")
+	r.sealed(one, "keyroom.request.time")
 	r.drift = 0
 	r.wantSigned(other)
 	r.apply(signingConfig(public), false)
 	r.ask("ca.issue", user("alice", "request_id", "two"), "keyroom.request.signature")
+	r.sealed(one, "keyroom.request.signature")
 	before := r.head()
 	release := object{"cn": "alice", "request_id": "two"}
 	r.ask("ca.release", release, "keyroom.request.signature")
 	r.apply(testConfig(), false)
 	r.ask("ca.issue", user("alice", "request_id", "two"), "keyroom.request.unsigned")
+	r.sealed(one, "keyroom.request.unsigned")
 	r.ask("ca.release", release, "keyroom.request.unsigned")
 	// What the room would ignore does not come on the log, and the id of what it refused is free for anything.
 	for _, leaf := range r.since(before) {
@@ -227,6 +236,38 @@ func refusedUnsigned(t *testing.T, seen *sync.Map) {
 		}
 	}
 	r.wantSigned(public)
+	if d := r.ask("ca.issue", one, "issued"); d["password"] == nil {
+		t.Error("the secrets are gone")
+	}
 	r.ask("ca.release", release, "released")
 	r.ask("ca.issue", user("alice", "request_id", "three"), "issued")
+}
+
+// sealed makes a request again: its secrets are not opened, and the answer says what it has got.
+func (r *room) sealed(params object, code string) {
+	r.Helper()
+	from := r.head()
+	d := r.ask("ca.issue", params, code)
+	if msg := d["msg"].(string); d["pkcs12"] != nil || !strings.Contains(msg, "was issued for this request_id, and its secrets stay sealed") {
+		r.Errorf("%s: %s", code, msg)
+	}
+	for _, leaf := range r.since(from) {
+		if leaf.Event.Type() == "issue.answering" {
+			r.Errorf("%s: the log says that an answer left", code)
+		}
+	}
+}
+
+// proven tells whether the log has one leaf of a type from an index on, with a request of the key's that is not the
+// first one.
+func (r *room) proven(from int64, kind string, key crypto.PublicKey, first *audit.SignedRequest) bool {
+	r.Helper()
+	proven := 0
+	for _, leaf := range r.since(from) {
+		if request, can := audit.RequestIn(leaf.Event); leaf.Event.Type() == kind && can && request != nil &&
+			request.Verify(r.authority.Root(), "provisioning", []crypto.PublicKey{key}) == nil && !bytes.Equal(request.Signature, first.Signature) {
+			proven++
+		}
+	}
+	return proven == 1
 }

@@ -14,8 +14,8 @@ import (
 // RequestSignature is the code of a request on the log that its caller has not signed, though it says so.
 const RequestSignature = "request.signature"
 
-// Signed is what the log shows of a caller who signs its requests: of the certificates it was issued, and of what it
-// revoked, held and released.
+// Signed is what the log shows of a caller who signs its requests: of the certificates it was issued, of the
+// secrets it had opened again, and of what it revoked, held and released.
 type Signed struct {
 	Caller       string `json:"caller"`
 	Signed       int    `json:"signed"`        // leaves with a signature of the caller's

@@ -30,6 +30,15 @@ func TestSignedRequestsAreHeldAgainstTheirKeys(t *testing.T) {
 		e.Request = &audit.SignedRequest{At: start, Body: body, Signature: ed25519.Sign(key, audit.SignedText(installation, who.Name, start, body))}
 		return w.add(who, e)
 	}
+	first := w.issue(80, "User 80")
+	retry := func(key ed25519.PrivateKey) int64 {
+		body := []byte(`{"method":"ca.issue","params":{"purpose":"user","cn":"User 80","request_id":"request-80"}}`)
+		return w.add(alice, &audit.IssueRedelivered{
+			Serial: serial(80), Intent: first, RequestID: "request-80", SealedSHA256: "5ea1", Room: "room-1",
+			Request: &audit.SignedRequest{At: start, Body: body, Signature: ed25519.Sign(key, audit.SignedText(installation, alice.Name, start, body))},
+		})
+	}
+	retry(private[0])
 	announce(70, alice, private[0])
 	announce(71, alice, private[1])
 	_, stranger, err := ed25519.GenerateKey(rand.Reader)
@@ -43,14 +52,14 @@ func TestSignedRequestsAreHeldAgainstTheirKeys(t *testing.T) {
 		return r
 	}
 	r := verify(public[0], public[1])
-	if r.Contradiction != nil || len(r.Signed) != 1 || r.Signed[0].Signed != 2 || r.Signed[0].Unsigned == 0 || r.Signed[0].LastUnsigned < 1 {
+	if r.Contradiction != nil || len(r.Signed) != 1 || r.Signed[0].Signed != 3 || r.Signed[0].Unsigned == 0 || r.Signed[0].LastUnsigned < 1 {
 		t.Errorf("%+v, %v", r.Signed, r.Contradiction)
 	}
 	forged := announce(73, alice, private[1])
 	w.wantContradiction(verify(public[0]), RequestSignature, forged-3, "")
-	w.wantContradiction(verify(public[1]), RequestSignature, forged-4, "")
+	w.wantContradiction(verify(public[1]), RequestSignature, forged-5, "")
 	installation = cert.FingerprintOf(nil)
-	elsewhere := announce(75, alice, private[0])
+	elsewhere := retry(private[0])
 	w.wantContradiction(verify(public[0], public[1]), RequestSignature, elsewhere, "")
 	if r := w.verify(); r.Contradiction != nil || r.Signed != nil {
 		t.Errorf("without keys: %+v", r)

@@ -328,7 +328,7 @@ func (w *work) checkpoint() ([]byte, error) {
 }
 
 // open decrypts the secrets that the issue.redelivered leaf at index is about. Caller, request and body
-// come from the intent's own leaf, so they open for nobody else.
+// come from the intent's own leaf, so they open for nobody else; for a caller who signs, the retry is signed as well.
 func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 	leaf, err := w.leaf(index)
 	if err != nil {
@@ -357,6 +357,9 @@ func (w *work) open(index int64, sealed []byte) ([]byte, error) {
 	case hours == 0 || w.now.Sub(intent.NotBefore) > time.Duration(hours)*time.Hour+maxBackdate:
 		// The room bounded notBefore when it signed, so this time is not the daemon's to choose.
 		return nil, refuse("open.late", "the secrets of leaf %d are handed out for %d hours only", again.Intent, hours)
+	}
+	if err := w.checkRetry(again, intent, leaf.Actor.Name); err != nil {
+		return nil, err
 	}
 	secrets, err := w.unseal(first.Actor.Name, intent, sealed)
 	if err != nil {

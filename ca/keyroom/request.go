@@ -12,8 +12,9 @@ import (
 	"github.com/chancery-ca/chancery/ca/signer"
 )
 
-// SigningCaller is a caller whose requests have to be signed with a key of its own, or the room does nothing in its
-// name: then neither the caller's TLS key nor the daemon is enough.
+// SigningCaller is a caller in whose name the room signs certificates, opens their secrets and ends holds only as the
+// caller asked with a key of its own: then neither its TLS key nor the daemon is enough. It follows revocations and
+// holds whoever asked for them, since to doubt one is the unsafe side.
 type SigningCaller struct {
 	Name        string   `json:"name"`         // as in chancery.yaml
 	SigningKeys []string `json:"signing_keys"` // see audit.ParseSigningKey; two while one replaces the other
@@ -74,21 +75,11 @@ type askedUse struct {
 // checkRequest refuses to sign in the name of a caller who signs what that caller has not just asked for.
 func (w *work) checkRequest(intent *audit.IssueIntent, leaf audit.Leaf) error {
 	caller := leaf.Actor.Name
-	keys := w.room.signers[caller]
-	if leaf.Actor.Kind != audit.ByCaller || keys == nil {
+	if !w.room.signs(leaf.Actor) {
 		return nil
 	}
-	if intent.Request == nil {
-		return refuse("request.unsigned", "the request of %s is not signed, as keyroom.json wants it", caller)
-	}
-	if err := intent.Request.Verify(w.room.fingerprint(), caller, keys); err != nil {
-		return refuse("request.signature", "%v", err)
-	}
-	if age := w.now.Sub(intent.Request.At); age > clockSkew || age < -clockSkew {
-		return refuse("request.time", "the request was signed at %s, and the room's clock says %s", stamp(intent.Request.At), stamp(w.now))
-	}
-	if err := intent.CheckRequest(); err != nil {
-		return refuse("request.other", "%v", err)
+	if err := w.checkAsked(caller, intent, intent.Request); err != nil {
+		return err
 	}
 	for _, serial := range w.room.asked[askedKey{caller, intent.RequestID}].serials {
 		if serial != intent.Serial && w.hasSigned(serial) {
@@ -96,6 +87,38 @@ func (w *work) checkRequest(intent *audit.IssueIntent, leaf audit.Leaf) error {
 		}
 	}
 	return w.checkRenewed(intent)
+}
+
+// checkRetry refuses to open the secrets of a caller who signs unless that caller has just asked for them. Secrets are
+// sealed to a name, so of what kind the actor is does not matter. What became of the certificate, or of the one that
+// it renews, does not either: that answer was given already.
+func (w *work) checkRetry(again *audit.IssueRedelivered, intent *audit.IssueIntent, caller string) error {
+	if w.room.signers[caller] == nil {
+		return nil
+	}
+	return w.checkAsked(caller, intent, again.Request)
+}
+
+// signs tells whether somebody's requests have to be signed.
+func (r *Room) signs(who audit.Actor) bool {
+	return who.Kind == audit.ByCaller && r.signers[who.Name] != nil
+}
+
+// checkAsked refuses what is not a caller's request of this moment for what an intent announces.
+func (w *work) checkAsked(caller string, intent *audit.IssueIntent, request *audit.SignedRequest) error {
+	if request == nil {
+		return refuse("request.unsigned", "the request of %s is not signed, as keyroom.json wants it", caller)
+	}
+	if err := request.Verify(w.room.fingerprint(), caller, w.room.signers[caller]); err != nil {
+		return refuse("request.signature", "%v", err)
+	}
+	if age := w.now.Sub(request.At); age > clockSkew || age < -clockSkew {
+		return refuse("request.time", "the request was signed at %s, and the room's clock says %s", stamp(request.At), stamp(w.now))
+	}
+	if err := intent.CheckRetry(request); err != nil {
+		return refuse("request.other", "%v", err)
+	}
+	return nil
 }
 
 // hasSigned tells whether a serial is signed, in the journal or in this batch.
@@ -152,14 +175,13 @@ func (r *Room) entryOf(c *audit.IssueIntent) (e entry, ok bool) {
 func (w *work) unasked(leaf audit.Leaf) error {
 	release, ok := leaf.Event.(*audit.ReleaseDone)
 	caller := leaf.Actor.Name
-	keys := w.room.signers[caller]
-	if !ok || leaf.Actor.Kind != audit.ByCaller || keys == nil {
+	if !ok || !w.room.signs(leaf.Actor) {
 		return nil
 	}
 	if release.Request == nil {
 		return refuse("request.unsigned", "the release by %s is not signed, as keyroom.json wants it", caller)
 	}
-	if err := release.Request.Verify(w.room.fingerprint(), caller, keys); err != nil {
+	if err := release.Request.Verify(w.room.fingerprint(), caller, w.room.signers[caller]); err != nil {
 		return err
 	}
 	if use := w.room.asked[askedKey{caller, release.RequestID}]; use.released || slices.ContainsFunc(use.serials, w.hasSigned) {

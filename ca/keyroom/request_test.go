@@ -1,6 +1,7 @@
 package keyroom
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -340,6 +341,91 @@ func TestIDOfARefusedIssueIsFree(t *testing.T) {
 		h.add(alice, &audit.ReleaseDone{RequestID: "r-3", Rule: "test", Released: []audit.Release{{Serial: w.Serial, Issuer: "users"}}, Request: release})
 		if l, err := list.Parse(h.list(fmt.Sprint(number + 1))); err != nil || len(l.Entries) != want {
 			t.Errorf("release %d: %d entries, %v; want %d", number+1, len(l.Entries), err, want)
+		}
+	}
+}
+
+// TestSignedRetry: secrets of a caller who signs are opened for a retry that this caller has just signed, and for
+// nothing else, whatever the daemon says of it.
+func TestSignedRetry(t *testing.T) {
+	h := newSigningHall(t)
+	secrets := []byte("a key and a password")
+	var sealed []byte
+	w := h.want("alice", nil, func(w *wanted) {
+		w.Request = h.issue("alice", "r-alice")
+		var err error
+		binding := signer.Binding{Caller: alice.Name, RequestID: w.RequestID, BodySHA256: w.BodySHA256}
+		if sealed, err = signer.Seal(h.room.Hello().State.Delivery.Public, binding, secrets); err != nil {
+			t.Fatal(err)
+		}
+		w.SealedSHA256 = cert.SHA256(sealed)
+	})
+	index := h.add(alice, w.IssueIntent)
+	if r := h.ask(signer.Call{Kind: signer.SignCert, Index: index, CSR: w.csr}); r.Refused != nil {
+		t.Fatal(r.Refused)
+	}
+	open := func(request *audit.SignedRequest) signer.Result {
+		t.Helper()
+		leaf := h.add(alice, &audit.IssueRedelivered{
+			Serial: w.Serial, Intent: index, RequestID: w.RequestID, SealedSHA256: w.SealedSHA256, Room: h.config.Room, Request: request,
+		})
+		return h.ask(signer.Call{Kind: signer.Open, Index: leaf, Sealed: sealed})
+	}
+	h.clock.step(time.Hour)
+	at := func(root cert.Fingerprint, caller string, off time.Duration) *audit.SignedRequest {
+		r := h.issue("alice", "r-alice")
+		r.At = r.At.Add(off)
+		r.Signature = ed25519.Sign(h.key, audit.SignedText(root, caller, r.At, r.Body))
+		return r
+	}
+	longer := h.issue("alice", "r-alice")
+	longer.Body = append(longer.Body, ' ')
+	root := h.room.fingerprint()
+	for name, c := range map[string]struct {
+		code    string
+		request *audit.SignedRequest
+	}{
+		"not signed":           {"request.unsigned", nil},
+		"the first request":    {"request.time", w.Request},
+		"old":                  {"request.time", at(root, alice.Name, -6*time.Minute)},
+		"from tomorrow":        {"request.time", at(root, alice.Name, 6*time.Minute)},
+		"another body":         {"request.signature", longer},
+		"another installation": {"request.signature", at(cert.FingerprintOf(nil), alice.Name, 0)},
+		"another caller's":     {"request.signature", at(root, "somebody", 0)},
+		"another name":         {"request.other", h.issue("mallory", "r-alice")},
+		"another id":           {"request.other", h.issue("alice", "r-other")},
+		"another method":       {"request.other", h.request(`{"method":"ca.status","params":{"cn":"alice","request_id":"r-alice"}}`)},
+		"a renewal":            {"request.other", h.request(`{"method":"ca.renew","params":{"cn":"alice","request_id":"r-alice"}}`)},
+		"a plan":               {"request.other", h.request(`{"method":"ca.issue","params":{"purpose":"user","cn":"alice","request_id":"r-alice","plan":true}}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if r := open(c.request); r.Secrets != nil || r.Refused == nil || r.Refused.Code != c.code {
+				t.Errorf("%q, %+v; want %s", r.Secrets, r.Refused, c.code)
+			}
+		})
+	}
+	for range 2 { // its answer may be lost as well
+		if r := open(h.issue("alice", "r-alice")); !bytes.Equal(r.Secrets, secrets) {
+			t.Errorf("signed anew: %+v", r.Refused)
+		}
+	}
+	h.revoke(w.Serial, cert.CertificateHold)
+	if r := open(h.issue("alice", "r-alice")); !bytes.Equal(r.Secrets, secrets) {
+		t.Errorf("on hold: %+v", r.Refused)
+	}
+	for _, kind := range []audit.ActorKind{audit.ByOperator, audit.ByDaemon, audit.ByCeremony} {
+		// The secrets are sealed to a name, and somebody else is given that name.
+		who := audit.Actor{Kind: kind, Name: alice.Name}
+		other := h.want("mallory", nil, func(o *wanted) {
+			o.RequestID, o.BodySHA256, o.SealedSHA256 = w.RequestID, w.BodySHA256, w.SealedSHA256
+		})
+		index := h.add(who, other.IssueIntent)
+		h.ask(signer.Call{Kind: signer.SignCert, Index: index, CSR: other.csr})
+		leaf := h.add(who, &audit.IssueRedelivered{
+			Serial: other.Serial, Intent: index, RequestID: w.RequestID, SealedSHA256: w.SealedSHA256, Room: h.config.Room,
+		})
+		if r := h.ask(signer.Call{Kind: signer.Open, Index: leaf, Sealed: sealed}); r.Secrets != nil || r.Refused.Code != "request.unsigned" {
+			t.Errorf("a namesake of kind %s: %q, %+v", kind, r.Secrets, r.Refused)
 		}
 	}
 }

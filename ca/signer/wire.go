@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -126,8 +127,7 @@ type Result struct {
 	Leaves  [][]byte `json:"leaves,omitempty"`
 }
 
-// Refusal is the room's no. Code is stable. One that begins with "open." says that the room will never open
-// the sealed secrets that it was asked about.
+// Refusal is the room's no. Code is stable.
 type Refusal struct {
 	Code   string `json:"code"`
 	Reason string `json:"reason"`
@@ -135,6 +135,12 @@ type Refusal struct {
 
 // Error gives code and reason.
 func (r *Refusal) Error() string { return "the key room refuses (" + r.Code + "): " + r.Reason }
+
+// NeverOpens tells whether the room will never open the sealed secrets that it was asked about, whoever asks.
+func (r *Refusal) NeverOpens() bool { return strings.HasPrefix(r.Code, "open.") }
+
+// OfRequest tells whether the caller's signed request is why: signed as the room wants it, it may be granted.
+func (r *Refusal) OfRequest() bool { return strings.HasPrefix(r.Code, "request.") }
 
 // Errors that a caller branches on besides *Refusal.
 var (
