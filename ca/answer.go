@@ -90,13 +90,21 @@ type Revoked struct {
 	Plan      *Plan // of a call that only asked
 }
 
-// RevokedCertificate is one certificate that a revoke hit. Pending tells that it was still being
+// RevokedCertificate is one certificate that a revoke hit. Pending tells that it is still being
 // issued and is revoked as it completes.
 type RevokedCertificate struct {
 	Serial  cert.Serial
 	CN      string
 	Purpose cert.Purpose
 	Pending bool
+	Became  *Became // in the answer to a retry: what has become of it since; nil if it is as the change left it
+}
+
+// Became is what has become of a certificate: a State as in CertificateStatus, but "expired" whether or not it was
+// revoked before, and the Reason of one that is revoked or will be.
+type Became struct {
+	State  string
+	Reason cert.Reason
 }
 
 // ListState says where an issuer's list stands: State is "published" if the list in git, of this

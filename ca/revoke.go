@@ -358,20 +358,24 @@ func notHeld(c store.Certificate, now time.Time) *Refusal {
 	return refuse("certificate.not_held", "certificate %s was revoked at %s (%s), which is for good; only a hold can be released", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
 }
 
-// revokedBefore answers a request id again: with the same certificates, and with where their lists
-// stand now.
+// revokedBefore answers a request id again: with the same certificates, what has become of them since, and where their
+// lists stand now.
 func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.Request) (*Revoked, error) {
 	leaf, err := a.store.Leaf(ctx, request.Index)
 	if err != nil {
 		return nil, err
 	}
 	var serials []cert.Serial
+	asMade := func(c store.Certificate) bool { return c.State == store.StateLive }
 	switch done := leaf.Event.(type) {
 	case *audit.RevokeDone:
 		for _, r := range done.Revoked {
 			serials = append(serials, r.Serial)
 		}
 		serials = append(serials, done.Pending...)
+		asMade = func(c store.Certificate) bool {
+			return (c.State == store.StateRevoked || c.RevokeAsked) && c.Reason == done.Reason
+		}
 	case *audit.ReleaseDone:
 		for _, r := range done.Released {
 			serials = append(serials, r.Serial)
@@ -385,9 +389,24 @@ func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.
 		if err != nil {
 			return nil, err
 		}
-		hit = append(hit, RevokedCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: c.State == store.StateOpen})
+		hit = append(hit, RevokedCertificate{
+			Serial: c.Serial, CN: c.CN, Purpose: c.Purpose, Pending: c.State == store.StateOpen,
+			Became: became(c, asMade(c), a.store.Now()),
+		})
 	}
 	return a.answerRevoke(ctx, call, request.Index, hit)
+}
+
+// became gives what has become of a certificate, nil if it is as it was made. One that has expired may have left the
+// lists, so the lists do not say of it what they said.
+func became(c store.Certificate, asMade bool, now time.Time) *Became {
+	switch ended := c.State == store.StateLive || c.State == store.StateRevoked; {
+	case ended && now.After(c.NotAfter):
+		return &Became{State: "expired"}
+	case asMade:
+		return nil
+	}
+	return &Became{State: string(c.State), Reason: c.Reason}
 }
 
 // answerRevoke says which lists are concerned and where they stand.

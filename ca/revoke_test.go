@@ -297,6 +297,44 @@ func TestRevokeOpenIntent(t *testing.T) {
 	}
 }
 
+// TestRetryOfARevokeTellsWhatBecame: of what was still being issued, and of what has ended since.
+func TestRetryOfARevokeTellsWhatBecame(t *testing.T) {
+	w := newWorld(t)
+	bob := w.issue("bob", "Bob")
+	_, err := w.revokeBy("end", RevokeRequest{Serial: bob.Serial, Reason: cert.Superseded})
+	w.must(err)
+	w.wire.once(signer.SignCert, cutBefore)
+	_, err = w.ask("one")
+	stillUnknown(t, err)
+	hold := RevokeRequest{Names: names(w, "Alice", cert.User), Reason: cert.CertificateHold}
+	again := func(id string, r RevokeRequest, want *Became) {
+		t.Helper()
+		from := w.head()
+		answer, err := w.revokeBy(id, r)
+		w.must(err)
+		if got := answer.Revoked[0].Became; len(answer.Revoked) != 1 || (got == nil) != (want == nil) || got != nil && *got != *want {
+			t.Errorf("%+v, became %+v, want %+v", answer.Revoked, got, want)
+		}
+		if w.head() != from {
+			t.Errorf("a retry does %s", w.types(from))
+		}
+	}
+	_, err = w.revokeBy("hold", hold)
+	w.must(err)
+	again("hold", hold, nil)
+	_, err = w.revokeBy("revoke", RevokeRequest{Names: hold.Names, Reason: cert.KeyCompromise})
+	w.must(err)
+	again("hold", hold, &Became{State: "open", Reason: cert.KeyCompromise})
+	if n, err := w.authority.Recover(t.Context(), w.clock.now().Add(time.Hour)); n != 1 || err != nil {
+		t.Fatalf("recovered %d: %v", n, err)
+	}
+	again("hold", hold, &Became{State: "abandoned"})
+	again("revoke", RevokeRequest{Names: hold.Names, Reason: cert.KeyCompromise}, &Became{State: "abandoned"})
+	again("end", RevokeRequest{Serial: bob.Serial, Reason: cert.Superseded}, nil)
+	w.clock.step(bob.NotAfter.Sub(w.store.Now()) + time.Second)
+	again("end", RevokeRequest{Serial: bob.Serial, Reason: cert.Superseded}, &Became{State: "expired"})
+}
+
 // The revocation of an intent that was signed without anybody hearing of it holds, through a crash.
 func TestRevokeLostReply(t *testing.T) {
 	w := newWorld(t)

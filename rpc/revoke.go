@@ -53,6 +53,12 @@ type hitCertificate struct {
 	Serial  cert.Serial  `json:"serial"`
 	CN      string       `json:"cn"`
 	Purpose cert.Purpose `json:"purpose"`
+	Now     *becameNow   `json:"now,omitempty" help:"of a retry only: what has become of it since, if it is not as the first call left it"`
+}
+
+type becameNow struct {
+	State  string `json:"state" values:"open live expired revoked abandoned"`
+	Reason string `json:"reason,omitempty" help:"of one that is revoked, or will be as soon as it is issued" values:"reasons"`
 }
 
 type listDetail struct {
@@ -200,7 +206,7 @@ func (s *Server) change(ctx context.Context, rq *request, v verb, sel selector, 
 		return "", nil, d, err
 	}
 	for _, c := range done.Revoked {
-		hit = append(hit, hitCertificate{c.Serial, c.CN, c.Purpose})
+		hit = append(hit, hitOf(c))
 	}
 	for _, l := range done.Lists {
 		d.CRL = append(d.CRL, listDetail(l))
@@ -212,11 +218,26 @@ func (s *Server) change(ctx context.Context, rq *request, v verb, sel selector, 
 	return v.message(done), hit, d, nil
 }
 
+func hitOf(c ca.RevokedCertificate) hitCertificate {
+	hit := hitCertificate{Serial: c.Serial, CN: c.CN, Purpose: c.Purpose}
+	if b := c.Became; b != nil {
+		hit.Now = &becameNow{State: b.State}
+		if b.State == "revoked" || b.State == "open" {
+			hit.Now.Reason = b.Reason.String()
+		}
+	}
+	return hit
+}
+
 func (v verb) message(r *ca.Revoked) string {
 	if r.Plan != nil {
 		return "would " + v.would + " " + allOf(r.Revoked) + "; ask without plan to do it"
 	}
-	return v.whatIsDone(r.Revoked) + "; " + whereItIsSaid(r.Lists)
+	done := v.whatIsDone(r.Revoked)
+	if slices.ContainsFunc(r.Revoked, onNoList) {
+		return done
+	}
+	return done + "; " + whereItIsSaid(r.Lists)
 }
 
 func plannedChanges(p *ca.Plan) (changes []planChange) {
@@ -242,19 +263,49 @@ func allOf(hit []ca.RevokedCertificate) string {
 }
 
 func (v verb) whatIsDone(hit []ca.RevokedCertificate) string {
-	pending := 0
+	pending, changed := 0, 0
 	for _, c := range hit {
-		if c.Pending {
+		if c.Became != nil {
+			changed++
+		} else if c.Pending {
 			pending++
 		}
 	}
 	switch {
+	case changed > 0 && len(hit) == 1:
+		return v.whatBecame(hit[0])
+	case changed > 0:
+		return fmt.Sprintf("%s were %s by this request, and %d of them changed since, as now of each tells", allOf(hit), v.done, changed)
 	case pending == 0:
 		return allOf(hit) + " " + v.done
 	case len(hit) == 1:
 		return allOf(hit) + " will be " + v.done + " as soon as it is issued"
 	}
 	return fmt.Sprintf("%s %s, %d of them as soon as issued", allOf(hit), v.done, pending)
+}
+
+// whatBecame says of one certificate what the first call did and what is so now.
+func (v verb) whatBecame(c ca.RevokedCertificate) string {
+	reason := c.Became.Reason
+	was, now := "was", "is live now"
+	switch state := c.Became.State; {
+	case state == "expired":
+		now = "has expired since"
+	case state == "abandoned":
+		was, now = "was to be", "never was issued"
+	case state == "open":
+		was, now = "was to be", fmt.Sprintf("will be revoked (%s) as soon as it is issued", reason)
+	case state == "revoked" && reason == cert.CertificateHold:
+		now = "is on hold now"
+	case state == "revoked":
+		now = fmt.Sprintf("is revoked (%s) now", reason)
+	}
+	return fmt.Sprintf("%s %s %s by this request, and %s", described(c.Serial, c.Purpose, c.CN), was, v.done, now)
+}
+
+// onNoList tells whether no list says what is so of a certificate.
+func onNoList(c ca.RevokedCertificate) bool {
+	return c.Became != nil && (c.Became.State == "expired" || c.Became.State == "abandoned")
 }
 
 func whereItIsSaid(lists []ca.ListState) string {

@@ -12,6 +12,10 @@ func TestRevokedMessages(t *testing.T) {
 	bob := ca.RevokedCertificate{Serial: "1f", CN: "bob", Purpose: cert.User}
 	revoking := verb{would: "revoke", done: "revoked"}
 	open := ca.RevokedCertificate{Serial: "2f", CN: "bob", Purpose: cert.User, Pending: true}
+	became := func(c ca.RevokedCertificate, state string, reason cert.Reason) []ca.RevokedCertificate {
+		c.Became = &ca.Became{State: state, Reason: reason}
+		return []ca.RevokedCertificate{c}
+	}
 	there, waiting := ca.ListState{Issuer: "users", State: "published"}, ca.ListState{Issuer: "callers", State: "pending"}
 	for want, r := range map[string]ca.Revoked{
 		`certificate 1f of user "bob" revoked; the list that says so is published`: {
@@ -25,6 +29,18 @@ func TestRevokedMessages(t *testing.T) {
 		},
 		`2 certificates revoked; the lists that say so are published`: {
 			Revoked: []ca.RevokedCertificate{bob, bob}, Lists: []ca.ListState{there, there},
+		},
+		`certificate 1f of user "bob" was revoked by this request, and has expired since`: {
+			Revoked: became(bob, "expired", 0), Lists: []ca.ListState{there},
+		},
+		`certificate 1f of user "bob" was to be revoked by this request, and never was issued`: {
+			Revoked: became(bob, "abandoned", 0), Lists: []ca.ListState{there},
+		},
+		`certificate 2f of user "bob" was to be revoked by this request, and will be revoked (keyCompromise) as soon as it is issued; the list that says so is not in git yet, ca.status tells when it is`: {
+			Revoked: became(open, "open", cert.KeyCompromise), Lists: []ca.ListState{waiting},
+		},
+		`2 certificates were revoked by this request, and 1 of them changed since, as now of each tells; the list that says so is published`: {
+			Revoked: append(became(bob, "live", 0), bob), Lists: []ca.ListState{there},
 		},
 		`3 certificates revoked, 1 of them as soon as issued; the lists that say so are not all in git yet, ca.status tells when they are`: {
 			Revoked: []ca.RevokedCertificate{bob, bob, open}, Lists: []ca.ListState{there, waiting},
