@@ -6,8 +6,9 @@
 // Who may ask for what is decided above it; what it is handed as a caller is believed.
 //
 // Errors keep three things apart. A *Refusal, of this package, of ca/profile or of ca/signer, is a clear
-// no, with nothing done; if it is a retry that is refused, and not what it asks for, it says what the first call has got. signer.ErrUnknown in the chain means that something was done or may have been,
-// and the same request id finds it out. Anything else failed with nothing done.
+// no, with nothing done; if it is a retry that is refused, and not what it asks for, it says what the first
+// call has got. signer.ErrUnknown in the chain means that something was done or may have been, and the same
+// request id finds it out. Anything else failed with nothing done.
 package ca
 
 import (
