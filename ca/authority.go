@@ -75,6 +75,15 @@ func unknown(err error) error {
 	return unsettled{err}
 }
 
+// lost is unknown for an error of a call that changes something if the store does not know what it holds: the change, or
+// that of an earlier call with the same id, may be in it. Any other error stays what it is.
+func lost(err error) error {
+	if errors.Is(err, store.ErrBroken) {
+		return unknown(err)
+	}
+	return err
+}
+
 // Call is who asks, and under which id.
 type Call struct {
 	Who        audit.Actor

@@ -31,7 +31,7 @@ func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 	}
 	defer land()
 	if request, found, err := a.earlier(ctx, call, store.IssueMethod); err != nil {
-		return nil, err
+		return nil, lost(err)
 	} else if found {
 		// What an earlier call may have done is not undone by what goes wrong in this one.
 		switch issued, err := a.issuedBefore(ctx, call, request.Serial); {
@@ -41,7 +41,8 @@ func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 			return issued, unknown(err)
 		}
 	}
-	return a.issue(ctx, call, r)
+	issued, err := a.issue(ctx, call, r)
+	return issued, lost(err)
 }
 
 // draft is a certificate on its way to the log.
@@ -74,7 +75,9 @@ func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 		return nil, err
 	}
 	entry, err := a.reserve(ctx, call, d)
-	if err != nil {
+	if errors.Is(err, store.ErrBroken) {
+		return nil, err // what was spent may be spent on a certificate
+	} else if err != nil {
 		giveBack()
 		return nil, err
 	}

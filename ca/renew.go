@@ -17,17 +17,17 @@ func (a *Authority) Renew(ctx context.Context, call Call, r RenewRequest) (*Issu
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
 		// An answer that was given is given again, whatever became of the old certificate since.
-		request, found, lost := a.earlier(ctx, call, store.IssueMethod)
+		request, found, failed := a.earlier(ctx, call, store.IssueMethod)
 		switch {
-		case lost != nil:
-			return nil, lost
+		case failed != nil:
+			return nil, lost(failed)
 		case !found:
 			return nil, err
 		}
 		old, err = a.certificate(ctx, request.Serial)
 	}
 	if err != nil {
-		return nil, err
+		return nil, lost(err)
 	}
 	rule, maxDays, err := r.May(old)
 	if err != nil {

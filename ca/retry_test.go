@@ -2,7 +2,9 @@ package ca
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -174,6 +176,51 @@ func TestStoreGone(t *testing.T) {
 			}
 			w.unpack(issued)
 		})
+	}
+}
+
+// The store loses its database while an intent is on its way to it: whether it is there is unknown, and so is what
+// becomes of every other change until the store is opened anew.
+func TestStoreBroken(t *testing.T) {
+	w := newWorld(t)
+	w.withDirectory()
+	first := w.issue("zero", "Bob")
+	away := w.books() + ".away"
+	var other *sql.DB
+	var locked *sql.Tx
+	w.directory.find = func(ctx context.Context, _ name.Name) (string, error) {
+		// Somebody keeps the write lock, and the database cannot be opened again.
+		var err error
+		other, err = sql.Open("sqlite", "file:"+w.books()+"?_txlock=immediate")
+		w.must(err)
+		locked, err = other.Begin()
+		w.must(err)
+		w.must(os.Rename(w.books(), away))
+		return "entry-1", os.Mkdir(w.books(), 0o700)
+	}
+	if _, err := w.ask("one"); !errors.Is(err, store.ErrBroken) {
+		t.Fatalf("the test did not break the store: %v", err)
+	} else {
+		stillUnknown(t, err)
+	}
+	_, err := w.ask("one")
+	stillUnknown(t, err)
+	renew := RenewRequest{Serial: first.Serial, May: func(store.Certificate) (string, int, error) { return "test", 0, nil }}
+	_, err = w.authority.Renew(t.Context(), call("renew", "Bob"), renew)
+	stillUnknown(t, err)
+	_, err = w.revokeBy("revoke", RevokeRequest{Serial: first.Serial, Reason: cert.Superseded})
+	stillUnknown(t, err)
+
+	w.must(errors.Join(locked.Rollback(), other.Close(), os.Remove(w.books()), os.Rename(away, w.books())))
+	w.directory.find = func(context.Context, name.Name) (string, error) { return "entry-1", nil }
+	w.disconnect()
+	w.reopenStore()
+	w.connect()
+	issued, err := w.ask("one")
+	w.must(err)
+	w.unpack(issued)
+	if n := w.room.Hello().State.Certificates; n != 2 {
+		t.Errorf("the key room signed %d certificates", n)
 	}
 }
 

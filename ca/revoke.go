@@ -75,7 +75,7 @@ func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *r
 	}
 	defer land()
 	if request, found, err := a.earlier(ctx, call, w.method); err != nil {
-		return nil, err
+		return nil, lost(err)
 	} else if found {
 		answer, err := a.revokedBefore(ctx, call, request)
 		return answer, unknown(err)
@@ -83,7 +83,7 @@ func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *r
 	w.published, w.own, w.call, w.request = a.published, a.own, call, r
 	// What will be refused is refused beside the store's writer, where every other change waits.
 	if _, err := w.selection(a.finder(ctx), a.store.Now()); err != nil {
-		return nil, err
+		return nil, lost(err)
 	}
 	if call.Plan {
 		answer, err := a.answerRevoke(ctx, call, 0, w.hit)
