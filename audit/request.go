@@ -102,19 +102,19 @@ func (r SignedRequest) asked() (a asked, err error) {
 		Method string          `json:"method"`
 		Params json.RawMessage `json:"params"`
 	}
-	if err := json.Unmarshal(r.Body, &call); err != nil {
-		return a, fmt.Errorf("reading the signed request: %w", err)
+	if json.Unmarshal(r.Body, &call) != nil {
+		return a, errors.New("the signed request is not JSON-RPC")
 	}
 	a.Method = call.Method
 	if list := bytes.TrimSpace(call.Params); len(list) > 0 && list[0] == '[' {
 		var one []json.RawMessage
-		if err := json.Unmarshal(list, &one); err != nil || len(one) != 1 {
+		if json.Unmarshal(list, &one) != nil || len(one) != 1 {
 			return a, errors.New("the signed request has not exactly one parameter")
 		}
 		call.Params = one[0]
 	}
-	if err := json.Unmarshal(call.Params, &a.Params); err != nil {
-		return a, fmt.Errorf("reading the signed request: %w", err)
+	if json.Unmarshal(call.Params, &a.Params) != nil {
+		return a, errors.New("the signed request has no parameter, or one that is not as its method wants it")
 	}
 	if a.Params.Plan {
 		return a, errors.New("the signed request asks for a plan only")
@@ -203,11 +203,11 @@ func checkKey(csr string, e *IssueIntent) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("reading the CSR of the signed request: %w", err)
+		return errors.New("the CSR of the signed request is neither base64 nor PEM")
 	}
 	request, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return fmt.Errorf("reading the CSR of the signed request: %w", err)
+		return errors.New("the CSR of the signed request is not a PKCS #10 request in DER")
 	}
 	if e.KeyMadeBy != "caller" || cert.SHA256(request.RawSubjectPublicKeyInfo) != e.SPKISHA256 {
 		return errors.New("the signed request brings another key")

@@ -31,7 +31,7 @@ func newLinter() (*linter, error) {
 func (l *linter) check(der []byte) error {
 	parsed, err := zx509.ParseCertificate(der)
 	if err != nil {
-		return refuse("lint.failed", "the certificate that would be signed cannot be read back: %v; ask with plainer names, or tell the operator of the CA", err)
+		return refuse("lint.failed", "the certificate that would be signed cannot be read back; ask with plainer names, or tell the operator of the CA")
 	}
 	results := zlint.LintCertificateEx(parsed, l.registry)
 	if !results.ErrorsPresent && !results.FatalsPresent {

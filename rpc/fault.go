@@ -127,8 +127,19 @@ func roomRefusal(r *signer.Refusal) *no {
 	if kindOf(n.code) == isNow {
 		next = "ask again later, also with the same request_id"
 	}
-	n.reason = "the key room refused: " + r.Reason + "; " + next
+	n.reason = "the key room refused: " + roomReason(r) + "; " + next
 	return n
+}
+
+// roomReason is the reason that the room gives, unless that is the text of an error, which its own log has.
+func roomReason(r *signer.Refusal) string {
+	switch r.Code {
+	case "room.failed":
+		return "it failed, and its log says why"
+	case "leaf.not_canonical":
+		return "it does not understand the log, and its own log says where"
+	}
+	return r.Reason
 }
 
 const maxText = 1000

@@ -53,6 +53,19 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestOwnWords: what another package says of a failure stays in the journals, and what to do reaches the caller.
+func TestOwnWords(t *testing.T) {
+	for code, foreign := range map[string]string{
+		"room.failed":        "write /var/lib/chancery-keyroom/journal: no space left on device",
+		"leaf.not_canonical": "leaf 7: not canonical: json: unknown field \"future\"",
+	} {
+		n := explain(fmt.Errorf("signing: %w", &signer.Refusal{Code: code, Reason: foreign}))
+		if n.code != "keyroom."+code || strings.Contains(n.reason, foreign) || !strings.Contains(n.reason, "ask") {
+			t.Errorf("%s: %s", n.code, n.reason)
+		}
+	}
+}
+
 // TestRequestID: one id is one request, whoever comes first and over whichever codec.
 func TestRequestID(t *testing.T) {
 	w := newWorld(t)

@@ -27,7 +27,7 @@ func CheckCSR(der []byte) (*x509.CertificateRequest, error) {
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, refuse("csr.malformed", "not a PKCS #10 request in DER; make a new one (%v)", err)
+		return nil, refuse("csr.malformed", "not a PKCS #10 request in DER, or its key is of a kind that there is not here; make a new one")
 	}
 	attributes, err := strictAttributes(csr)
 	if err != nil {

@@ -234,7 +234,18 @@ func TestHostileCSRs(t *testing.T) {
 			if code(err) != c.code || (err == nil) != (c.code == "") || (csr == nil) != (err != nil) {
 				t.Errorf("%v, want %q", err, c.code)
 			}
+			ownWords(t, err)
 		})
+	}
+}
+
+// ownWords wants no text of another package in a refusal, since a caller reads it.
+func ownWords(t *testing.T, err error) {
+	t.Helper()
+	for _, foreign := range []string{"asn1:", "x509:", "pem:", "{"} {
+		if err != nil && strings.Contains(err.Error(), foreign) {
+			t.Errorf("%q in the words of another package", err)
+		}
 	}
 }
 

@@ -165,7 +165,7 @@ func (b *Builder) template(r Request) (*x509.Certificate, error) {
 func keyID(public crypto.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
-		return nil, refuse("key.type", "%v", err)
+		return nil, refuse("key.type", "the public key cannot be encoded")
 	}
 	var info struct {
 		Algorithm pkix.AlgorithmIdentifier
