@@ -52,7 +52,7 @@ type refusal struct {
 func (r *refusal) Error() string { return r.code + ": " + r.reason }
 
 func (r *refusal) Is(target error) bool {
-	return target == ca.ErrOthers && r.stops == otherOwner || target == ca.ErrBound && r.stops > otherSAN
+	return target == ca.ErrOthers && stopsAtOwner(r.stops) || target == ca.ErrBound && stopsAtTerms(r.stops)
 }
 
 func refuse(code, format string, args ...any) *refusal {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -62,6 +63,22 @@ func TestOwnWords(t *testing.T) {
 		n := explain(fmt.Errorf("signing: %w", &signer.Refusal{Code: code, Reason: foreign}))
 		if n.code != "keyroom."+code || strings.Contains(n.reason, foreign) || !strings.Contains(n.reason, "ask") {
 			t.Errorf("%s: %s", n.code, n.reason)
+		}
+	}
+}
+
+// TestWhatARefusalShows: where a grant stops decides whether its caller learns of a certificate, and a new step decides
+// nothing by its place among the others.
+func TestWhatARefusalShows(t *testing.T) {
+	others, bound := []string{"owner"}, []string{"key_type", "days", "reason", "max"}
+	hidden := []string{"method", "purpose", "name", "sans"}
+	if len(steps) != len(others)+len(bound)+len(hidden) {
+		t.Error("say of the new step whether its caller learns of the certificate")
+	}
+	for at, step := range steps {
+		err := fmt.Errorf("denied: %w", &refusal{code: "policy.denied", stops: at})
+		if errors.Is(err, ca.ErrOthers) != slices.Contains(others, step) || errors.Is(err, ca.ErrBound) != slices.Contains(bound, step) {
+			t.Errorf("%s: another's %v, bound %v", step, errors.Is(err, ca.ErrOthers), errors.Is(err, ca.ErrBound))
 		}
 	}
 }

@@ -38,6 +38,14 @@ const (
 	allowed
 )
 
+// stopsAtOwner tells whether a grant goes along as far as whose the certificate is.
+func stopsAtOwner(step int) bool { return step == otherOwner }
+
+// stopsAtTerms tells whether a grant covers the certificate and all of its names, and not what is asked of it.
+func stopsAtTerms(step int) bool {
+	return slices.Contains([]int{otherKeyType, otherDays, otherReason, otherMax}, step)
+}
+
 // steps are what a grant stops at, as it is called outside.
 var steps = [...]string{"method", "purpose", "name", "owner", "sans", "key_type", "days", "reason", "max"}
 
