@@ -14,7 +14,8 @@ import (
 const expiringMethod = "ca.expiring"
 
 const expiringHelp = `Tell which live certificates end from now on within some days, the first to end first. Certificates that are issued or
-revoked between two pages neither repeat nor hide others. Only what a grant of yours covers is told.`
+revoked between two pages neither repeat nor hide others. A page can be shorter than its limit and still have a next, as
+in ca.find. Only what a grant of yours covers is told.`
 
 type expiringParams struct {
 	WithinDays int    `json:"within_days,omitempty" help:"what ends within so many days, 1 to 825; 0 is 30" flag:"within" arg:"DAYS"`
@@ -58,9 +59,19 @@ func (s *Server) expiring(ctx context.Context, rq *request, p expiringParams) (m
 		return "", d, err
 	}
 	d.head = head{Code: "expiring"}
-	renewed := 0
 	for _, c := range page.Certificates {
 		d.Certificates = append(d.Certificates, endingCertificate{statusOf(c.CertificateStatus), c.Superseded})
+	}
+	fit, err := fitting(rq.left, d.Certificates)
+	if err != nil {
+		return "", d, err
+	}
+	if fit < len(d.Certificates) {
+		last := page.Certificates[fit-1]
+		d.Certificates, page.Next = d.Certificates[:fit], &store.Place{NotAfter: last.NotAfter, Intent: last.Intent}
+	}
+	renewed := 0
+	for _, c := range d.Certificates {
 		if c.Superseded {
 			renewed++
 		}

@@ -18,7 +18,8 @@ import (
 const findMethod = "ca.find"
 
 const findHelp = `Find certificates by what they say and by what became of them, in the order in which they were announced, which never
-changes. All that is there has to fit. A page can be short and still have a next. Only what a grant of yours covers is
+changes. All that is there has to fit. A page can be shorter than its limit and still have a next: an answer is 2 MiB at
+the most, and 65,536 elements of XML. Only what a grant of yours covers is
 told. cn, san and caller are found at once; the rest looks at all certificates, 8,192 a call.`
 
 type findParams struct {
@@ -34,7 +35,7 @@ type findParams struct {
 
 // pageParams are what every method has that answers a page at a time.
 type pageParams struct {
-	Limit int    `json:"limit,omitempty" help:"certificates in an answer, 1 to 1000; 0 is 100"`
+	Limit int    `json:"limit,omitempty" help:"certificates in an answer at the most, 1 to 1000; 0 is 100"`
 	After string `json:"after,omitempty" help:"the next of the answer before, unchanged"`
 }
 
@@ -75,6 +76,13 @@ func (s *Server) find(ctx context.Context, rq *request, p findParams) (msg strin
 	d.head = head{Code: "find"}
 	for _, c := range page.Certificates {
 		d.Certificates = append(d.Certificates, foundCertificate{statusOf(c), c.Caller})
+	}
+	fit, err := fitting(rq.left, d.Certificates)
+	if err != nil {
+		return "", d, err
+	}
+	if fit < len(d.Certificates) {
+		d.Certificates, page.Next = d.Certificates[:fit], page.Certificates[fit-1].Intent
 	}
 	msg = fmt.Sprintf("%d certificates", len(d.Certificates))
 	if page.Next != 0 {

@@ -68,7 +68,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.turnAway(w, e, ok, stranger, err)
 		return
 	}
-	rq.transport = e.transport
+	rq.transport, rq.left = e.transport, wholeAnswer()
 	begun := time.Now()
 	defer func() { s.observe(s.listed(rq.method), e.transport, rq.result, time.Since(begun)) }()
 	if !rq.caller.limit.AllowN(s.now(), 1) {

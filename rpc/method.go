@@ -75,6 +75,7 @@ type request struct {
 	plan      *ca.Plan             // what it would do, if it only asks
 	result    string               // how it ended, for Options.Observe
 	transport string               // which codec it came by
+	left      space                // of the answer
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets

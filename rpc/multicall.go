@@ -76,7 +76,7 @@ type innerCall struct {
 
 // inner makes a request of its own for one of several calls.
 func (s *Server) inner(rq *request, tree any) (c innerCall, err error) {
-	c.rq = &request{caller: rq.caller, who: rq.who, pass: rq.pass, transport: rq.transport, made: true}
+	c.rq = &request{caller: rq.caller, who: rq.who, pass: rq.pass, transport: rq.transport, left: rq.left, made: true}
 	if c.rq.id, err = s.newID(); err != nil {
 		return c, err
 	}

@@ -53,6 +53,16 @@ func EncodeResponse(value any) ([]byte, error) {
 	return e.finish("response", MaxResponse)
 }
 
+// Size gives what a value takes of the bytes and elements of a response, wherever in it the value stands. It
+// fails as EncodeResponse does, but for the bytes.
+func Size(value any) (bytes, elements int, err error) {
+	e := encoder{budget: MaxResponseElements}
+	if err := e.value(value, 1); err != nil {
+		return 0, 0, fmt.Errorf("encoding %w", inside("value", err))
+	}
+	return len(e.buf), e.elements, nil
+}
+
 // EncodeFault writes the answer that is a fault. It cannot fail: characters
 // which XML cannot carry become U+FFFD, a message beyond 4096 bytes is cut, and
 // a code beyond 32 bits becomes CodeInternal.

@@ -151,7 +151,7 @@ func TestEncoderRefuses(t *testing.T) {
 		{"elements", wide},
 		{"elements", flat},
 		{"256 members", many},
-		{"larger than 1048576 bytes", strings.Repeat("a", MaxResponse)},
+		{"larger than 2097152 bytes", strings.Repeat("a", MaxResponse)},
 	} {
 		body, err := EncodeResponse(c.value)
 		if err == nil || body != nil || !strings.Contains(err.Error(), c.says) {

@@ -39,7 +39,7 @@ import (
 const (
 	MaxBody             = 64 << 10 // bytes of a request
 	MaxElements         = 4096     // elements of a request
-	MaxResponse         = 1 << 20  // bytes of a response
+	MaxResponse         = 2 << 20  // bytes of a response
 	MaxResponseElements = 64 << 10 // elements of a response
 	MaxDepth            = 16       // values inside values; a parameter has depth 1
 	MaxMembers          = 256      // members of one struct
