@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/rpc/xmlrpc"
 )
 
@@ -19,9 +20,9 @@ func wholeAnswer() space {
 	return space{xmlrpc.MaxResponse, xmlrpc.MaxResponseElements}.without(frame)
 }
 
-// without is what is left when octets are kept for something with no more than one element in sixteen of them.
+// without is what is left when octets are kept for something with no more than one element in 32 of them.
 func (s space) without(octets int) space {
-	return space{s.octets - octets, s.elements - octets/16}
+	return space{s.octets - octets, s.elements - octets/32}
 }
 
 // take takes a value's part, if there is as much.
@@ -50,4 +51,84 @@ func fitting[E any](s space, entries []E) (int, error) {
 		}
 	}
 	return len(entries), nil
+}
+
+// What a call of a multicall needs of the answer to begin: enough for a certificate with its chain and PKCS#12, or for
+// some of a page, and for each certificate that a change can hit. What changes something must not be done and then not
+// be told.
+const (
+	leastLeft = 64 << 10
+	hitOctets = 640
+)
+
+// mayBegin refuses a call for whose answer there is no space.
+func (rq *request) mayBegin(p params) error {
+	needs := leastLeft
+	if changes(rq.method) {
+		needs += hitOctets * most(p)
+	}
+	if rest := rq.left.without(needs); rest.octets < 0 || rest.elements < 0 {
+		return refuse("multicall.answer", "the answers to the calls before it in this multicall leave no space for the answer to this one, and it was not begun; make it by itself")
+	}
+	return nil
+}
+
+// most is how many certificates the answer to a call may name, as far as the caller says.
+func most(p params) int {
+	if several, ok := p.(interface{ most() int }); ok {
+		return several.most()
+	}
+	return 1
+}
+
+func (p pageParams) most() int { return within(p.Limit, defaultPage, maxPage) }
+
+func (statusParams) most() int { return maxStatus }
+
+func (p revokeParams) most() int { return within(p.Max, audit.DefaultMax, maxRevoke) }
+
+func (p holdParams) most() int { return within(p.Max, audit.DefaultMax, maxRevoke) }
+
+func (retireParams) most() int { return maxRevoke }
+
+// within is what a number means that is refused later if it is out of range.
+func within(n, otherwise, highest int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return min(max(n, 0), highest)
+}
+
+// What a call can take of the memory while it is carried out, and for each certificate that it may be about: its row,
+// its part of the answer as a tree and as text, and what of that is not collected yet. A change tells less of each.
+const (
+	callWeight        = 32 << 10
+	certificateWeight = 8 << 10
+	hitWeight         = 4 << 10
+)
+
+// weigh gives the octets that a call can take. Those of a multicall are carried out one after the other, and their
+// answers together are one.
+func (s *Server) weigh(method string, params []any) int {
+	if method == multicallName {
+		heaviest, all := 0, 0
+		for _, c := range innerCalls(params) {
+			one := callWeight
+			if members, _ := c.(map[string]any); members["methodName"] != multicallName {
+				name, _ := members["methodName"].(string)
+				inner, _ := members["params"].([]any)
+				one = s.weigh(name, inner)
+			}
+			heaviest, all = max(heaviest, one), all+one
+		}
+		return callWeight + min(all, heaviest+3*xmlrpc.MaxResponse)
+	}
+	r, ok := s.methods[method]
+	if !ok || r.most == nil {
+		return callWeight
+	}
+	if changes(method) {
+		return callWeight + hitWeight*r.most(params)
+	}
+	return callWeight + certificateWeight*r.most(params)
 }

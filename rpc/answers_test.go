@@ -2,10 +2,15 @@ package rpc
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +19,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/rpc/client"
 	"github.com/chancery-ca/chancery/rpc/xmlrpc"
 	"github.com/chancery-ca/chancery/store"
 )
@@ -147,6 +153,151 @@ func TestLargestAnswers(t *testing.T) {
 		slices.Sort(serials)
 		if n := len(slices.Compact(serials)); n != c.want {
 			t.Errorf("%s: %d different certificates, want %d", c.method, n, c.want)
+		}
+	}
+}
+
+// several makes a multicall, and gives the code of each answer, or the number of each fault.
+func (a asking) several(calls ...any) (codes []string, details []map[string]any) {
+	a.Helper()
+	var results []struct {
+		Result json.RawMessage `json:"result"`
+		Error  *client.Fault
+	}
+	a.must(a.client.Call(context.Background(), "system.multicall", calls, &results))
+	for _, r := range results {
+		if r.Error != nil {
+			codes, details = append(codes, strconv.Itoa(r.Error.Code)), append(details, nil)
+			continue
+		}
+		var got client.Answer
+		a.must(json.Unmarshal(r.Result, &got))
+		d := detail(a, got)
+		code, _ := d["code"].(string)
+		if kind := kindOf(code); got.OK != (kind == isAnswer) {
+			a.Errorf("%s is no %s: ok %v, %q", code, kind, got.OK, got.Msg)
+		}
+		if a.seen != nil {
+			a.seen.Store(code, true)
+		}
+		codes, details = append(codes, code), append(details, d)
+	}
+	return codes, details
+}
+
+func inside(method string, params object) object {
+	return object{"methodName": method, "params": []any{params}}
+}
+
+// refusedInMulticall: the results of a multicall share one answer. What has no space in it is told so, and what would
+// change something is then not begun.
+func refusedInMulticall(t *testing.T, seen *sync.Map) {
+	a := newWorld(t).asking(seen)
+	asking{a.world, nil, nil}.authorise(new(directory))
+	a.published()
+	gone := strings.Repeat("\U00020001", 64)
+	a.fill(maxPage, gone, true)
+	a.ask("ca.issue", user("alice", "request_id", "a1"), "issued")
+
+	page := func(limit int) object { return inside("ca.find", object{"cn": gone, "limit": limit}) }
+	status := inside("ca.status", object{"cn": gone})
+	from := a.head()
+	codes, details := a.several(page(690), status, status, inside("ca.issue", user("bob", "request_id", "b1")), page(maxPage))
+	if got := strings.Join(codes, " "); got != "find status 4130 issued find" {
+		t.Fatal(got)
+	}
+	first, last := details[0]["certificates"].([]any), details[4]["certificates"].([]any)
+	if len(first) != 690 || len(last) < 5 || len(last) > 100 || details[4]["next"] == nil {
+		t.Errorf("pages of %d and %d, and then %v", len(first), len(last), details[4]["next"])
+	}
+	if r, ok := a.since(from)[0].Event.(*audit.RequestRefused); !ok || r.Code != "answer.large" || r.Method != "ca.status" {
+		t.Errorf("the log says %+v", r)
+	}
+
+	from = a.head()
+	carol := user("carol", "request_id", "c1")
+	codes, details = a.several(page(maxPage), inside("ca.issue", carol), inside("ca.retire", object{"cn": "alice", "request_id": "a2"}), inside("ca.find", object{}))
+	if got := strings.Join(codes, " "); got != "find multicall.answer multicall.answer multicall.answer" {
+		t.Fatal(got)
+	}
+	if details[1]["request_id"] != "c1" || details[1]["log_index"] == nil || a.head() != from+3 {
+		t.Errorf("%v, and %d leaves", details[1], a.head()-from)
+	}
+	a.again(carol)
+	a.ask("ca.retire", object{"cn": "alice", "request_id": "a2"}, "retired")
+}
+
+// unread sends a call on a connection of its own, and reads nothing of the answer.
+func (w *world) unread(config *tls.Config, path, kind, body string) net.Conn {
+	w.Helper()
+	tcp, err := net.Dial("tcp", strings.TrimPrefix(w.url, "https://"))
+	w.must(err)
+	w.must(tcp.(*net.TCPConn).SetReadBuffer(4 << 10))
+	c := tls.Client(tcp, config)
+	_, err = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", path, kind, len(body), body)
+	w.must(err)
+	return c
+}
+
+// patience sets how long a call waits for a place.
+func (w *world) patience(d time.Duration) {
+	w.server.shelf.mu.Lock()
+	defer w.server.shelf.mu.Unlock()
+	w.server.shelf.patience = d
+}
+
+// TestAnswersHeld: large answers that a caller does not read keep it from asking for more of them, and from nothing
+// else, and keep nobody else.
+func TestAnswersHeld(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Config.Callers[1].PerSecond = 1e6 })
+	w.fill(maxPage, strings.Repeat("a", 64), true)
+	own := w.caller("reader")
+	config := w.clientTLS(own)
+	config.ServerName = "127.0.0.1"
+	const large = `{"jsonrpc":"2.0","id":1,"method":"ca.find","params":{"limit":1000}}`
+	var held []net.Conn
+	for range maxHeldOne>>20 + maxWaitOne {
+		held = append(held, w.unread(config, "/rpc", "application/json", large))
+	}
+	eventually(t, func() string {
+		w.server.shelf.mu.Lock()
+		defer w.server.shelf.mu.Unlock()
+		if n, waiting := w.server.shelf.held["reader"], w.server.shelf.waiting["reader"]; n < maxHeldOne-8<<20 || waiting == 0 {
+			return fmt.Sprintf("%d octets are held, and %d calls wait", n, waiting)
+		}
+		return ""
+	})
+	w.patience(10 * time.Millisecond)
+	c := w.client(own)
+	var a client.Answer
+	params := object{"limit": maxPage}
+	f, ok := c.Call(t.Context(), "ca.find", params, &a).(*client.Fault)
+	if !ok || f.Code != codeTooMany || !strings.Contains(f.Message, "not read") {
+		t.Fatalf("%v %v", f, a.Msg)
+	}
+	w.must(c.Call(t.Context(), "ca.whoami", object{}, &a))
+	w.must(w.client(w.caller("provisioning")).Call(t.Context(), "ca.find", params, &a))
+	for _, one := range held {
+		w.must(one.(*tls.Conn).NetConn().Close())
+	}
+	eventually(t, func() string {
+		if err := c.Call(t.Context(), "ca.find", params, &a); err != nil || !a.OK {
+			return fmt.Sprint(err, a.Msg)
+		}
+		return ""
+	})
+	eventually(t, func() string {
+		w.server.shelf.mu.Lock()
+		defer w.server.shelf.mu.Unlock()
+		if s := w.server.shelf; s.total+s.held["reader"]+s.held["provisioning"]+s.waits != 0 {
+			return fmt.Sprintf("%+v", s.held)
+		}
+		return ""
+	})
+	w.must(w.server.crowd.flush(t.Context(), w.now().Add(time.Hour)))
+	for _, l := range w.since(0) {
+		if r, ok := l.Event.(*audit.RequestRefused); ok && (r.Code != answersHeld || l.Actor.Name != "reader" || r.Count < 1) {
+			t.Errorf("the log says %+v", r)
 		}
 	}
 }

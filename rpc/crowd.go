@@ -38,7 +38,11 @@ func newCrowd(st *store.Store, log *zap.Logger, now func() time.Time) *crowd {
 
 func (c *crowd) stranger(cause string) { c.add(tally{cause: cause, minute: c.minute()}, 1) }
 
-const rateLimited = "rate.limited"
+// Causes that are no codes of answers.
+const (
+	rateLimited = "rate.limited"
+	answersHeld = "answers.held"
+)
 
 func (c *crowd) tooFast(caller string) { c.repeated(caller, rateLimited) }
 
@@ -133,6 +137,8 @@ func (t tally) event(n int64) audit.Event {
 	case t.caller == "":
 	case t.cause == rateLimited:
 		return &audit.RequestRefused{Code: t.cause, Count: n, Reason: fmt.Sprintf("%d calls beyond the caller's rate in the minute from %s", n, minute)}
+	case t.cause == answersHeld:
+		return &audit.RequestRefused{Code: t.cause, Count: n, Reason: fmt.Sprintf("%d calls in the minute from %s without a place beside the large answers that are made or not read", n, minute)}
 	default:
 		return &audit.RequestRefused{Code: t.cause, Count: n, Reason: fmt.Sprintf("%d more in the minute from %s, of a caller that was refused too often to enter each", n, minute)}
 	}

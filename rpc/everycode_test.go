@@ -43,7 +43,7 @@ func TestEveryCode(t *testing.T) {
 		for what, provoke := range map[string]func(*testing.T, *sync.Map){
 			"as asked": refusedAsAsked, "books": refusedByBooks, "revoked": refusedAsRevoked, "time": refusedByTime, "secrets": secretsGone, "directory": refusedByDirectory,
 			"constraint": refusedByConstraint, "lint": refusedByLint, "limits": refusedByLimits, "rate": refusedByRate, "unsigned": refusedUnsigned, "setup": refusedBySetup,
-			"clock": refusedByClock, "others": refusedByOthers, "trouble": refusedInTrouble, "old copy": refusedAsOldCopy,
+			"clock": refusedByClock, "others": refusedByOthers, "trouble": refusedInTrouble, "old copy": refusedAsOldCopy, "multicall": refusedInMulticall,
 		} {
 			t.Run(what, func(t *testing.T) {
 				t.Parallel()

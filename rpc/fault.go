@@ -21,7 +21,8 @@ const (
 	codeParams    = -32602
 	codeUnknown   = 4010 // the caller is not known, or not any more
 	codeUnsigned  = 4011 // the caller signs its requests, and this one is not signed as it should be
-	codeTooMany   = 4290 // calls
+	codeTooLarge  = 4130 // the result, for what is left of a multicall's answer
+	codeTooMany   = 4290 // calls, or answers that are held
 	codeMalformed = xmlrpc.CodeNotWellFormed
 	codeInvalid   = xmlrpc.CodeInvalid
 	codeInternal  = xmlrpc.CodeInternal

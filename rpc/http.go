@@ -116,16 +116,32 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		s.write(w, e, true, 0, "", e.encodeFault(c, s.misunderstood(ctx, rq, f)))
 		return
 	}
-	value, f := s.guarded(ctx, rq, c.params)
-	if f != nil {
-		s.write(w, e, true, 0, "", e.encodeFault(c, f))
+	place, ok := s.shelf.take(ctx, rq.caller.name, s.weigh(c.method, c.params))
+	if !ok {
+		rq.result = resultTooMany
+		s.crowd.repeated(rq.caller.name, answersHeld)
+		s.write(w, e, true, 0, "", e.encodeFault(c, &fault{number: codeTooMany,
+			text: "too many large answers at once, or answers that are not read; nothing was done: read them, and ask again later"}))
 		return
+	}
+	defer place.leave()
+	out := s.carryOut(ctx, e, rq, c)
+	place.shrink(cap(out))
+	s.write(w, e, true, 0, "", out)
+}
+
+// carryOut performs a call, and writes down what came of it. The rest of what that took is free then.
+func (s *Server) carryOut(ctx context.Context, e endpoint, rq *request, c call) []byte {
+	value, f := s.guarded(ctx, rq, c.params)
+	rq.plan = nil
+	if f != nil {
+		return e.encodeFault(c, f)
 	}
 	out, err := e.encode(c, value)
 	if err != nil {
-		out = e.encodeFault(c, s.broken(rq, fmt.Errorf("encoding the answer: %w", err)))
+		return e.encodeFault(c, s.broken(rq, fmt.Errorf("encoding the answer: %w", err)))
 	}
-	s.write(w, e, true, 0, "", out)
+	return out
 }
 
 // guarded performs a call and survives its panics: one caller's bad luck is not everybody's.

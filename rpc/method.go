@@ -26,6 +26,7 @@ type row struct {
 	params    reflect.Type
 	detail    reflect.Type
 	call      func(ctx context.Context, rq *request, params []any) (any, error)
+	most      func(params []any) int // certificates that its answer may name; nil for a system method
 }
 
 // head is what the detail of every answer has.
@@ -94,6 +95,9 @@ func method[P params, D any](s *Server, name, help string, handle func(context.C
 		if err := rq.hashBody(p); err != nil {
 			return nil, err
 		}
+		if err := rq.mayBegin(p); err != nil {
+			return nil, err
+		}
 		if err := s.findPlan(ctx, rq); err != nil {
 			return nil, err
 		}
@@ -110,7 +114,14 @@ func method[P params, D any](s *Server, name, help string, handle func(context.C
 		}
 		return a, nil
 	}
-	return row{name, help, []string{"array", "struct"}, reflect.TypeFor[P](), reflect.TypeFor[D](), call}
+	named := func(list []any) int {
+		var p P
+		if bindStruct(list, &p) != nil {
+			return 0
+		}
+		return most(p)
+	}
+	return row{name, help, []string{"array", "struct"}, reflect.TypeFor[P](), reflect.TypeFor[D](), call, named}
 }
 
 const maxRequestID = 128

@@ -85,6 +85,7 @@ type Server struct {
 	rand      io.Reader
 	methods   map[string]row
 	crowd     *crowd
+	shelf     *shelf
 	observe   func(method, transport, result string, took time.Duration)
 }
 
@@ -92,7 +93,7 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	s := &Server{
 		authority: o.Authority, store: o.Store, callersCA: o.CallersCA, own: o.TLSCertificate,
-		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now), observe: o.Observe,
+		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now), shelf: newShelf(), observe: o.Observe,
 	}
 	if s.observe == nil {
 		s.observe = func(string, string, string, time.Duration) {}
