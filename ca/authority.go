@@ -97,6 +97,17 @@ type Call struct {
 	// Spend is asked before anything is changed by some grants, and may refuse. giveBack is called if nothing was
 	// changed after all. It may be nil.
 	Spend func(rules ...string) (giveBack func(), err error)
+	// PublishBy is when the wait for the world to take up what is owed ends, if it is earlier: for calls that share a
+	// wait. Zero: never earlier.
+	PublishBy time.Time
+}
+
+// patience is what a call has left of a wait for publication.
+func (c Call) patience(wait time.Duration) time.Duration {
+	if c.PublishBy.IsZero() {
+		return wait
+	}
+	return min(wait, time.Until(c.PublishBy))
 }
 
 func (c Call) spend(rules ...string) (giveBack func(), err error) {

@@ -89,7 +89,7 @@ func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 		return nil, err
 	}
 	if debt != nil {
-		a.await(ctx, publishWait, *debt)
+		a.await(ctx, call.patience(publishWait), *debt)
 	}
 	issued, err := a.answerIssue(ctx, call, c, d.secrets, "issued")
 	return issued, unknown(err)

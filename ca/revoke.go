@@ -106,7 +106,7 @@ func (a *Authority) change(ctx context.Context, call Call, r RevokeRequest, w *r
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx) // what is durable is answered, however long the caller stays
-	a.await(ctx, revokeWait, w.debts...)
+	a.await(ctx, call.patience(revokeWait), w.debts...)
 	answer, err := a.answerRevoke(ctx, call, entry.Index, w.hit)
 	return answer, unknown(err)
 }

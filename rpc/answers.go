@@ -1,8 +1,10 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/rpc/xmlrpc"
@@ -61,8 +63,11 @@ const (
 	hitOctets = 640
 )
 
-// mayBegin refuses a call for whose answer there is no space.
-func (rq *request) mayBegin(p params) error {
+// mayBegin refuses a call for which the calls before it in a multicall leave no time, or no space for its answer.
+func (rq *request) mayBegin(ctx context.Context, p params) error {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < leastTime {
+		return refuse("multicall.time", "the calls before it in this multicall took too long for this one, and it was not begun; make it again, by itself")
+	}
 	needs := leastLeft
 	if changes(rq.method) {
 		needs += hitOctets * most(p)

@@ -225,6 +225,54 @@ func refusedInMulticall(t *testing.T, seen *sync.Map) {
 	}
 	a.again(carol)
 	a.ask("ca.retire", object{"cn": "alice", "request_id": "a2"}, "retired")
+
+	asking{a.world, nil, nil}.authorise(&slowly{Duration: 300 * time.Millisecond})
+	a.server.callTime = leastTime + 200*time.Millisecond
+	from = a.head()
+	dave := user("dave", "request_id", "d1")
+	codes, details = a.several(inside("ca.issue", user("dora", "request_id", "d0")), inside("ca.issue", dave))
+	if got := strings.Join(codes, " "); got != "issued multicall.time" {
+		t.Fatal(got)
+	}
+	if d := details[1]; d["request_id"] != "d1" || d["log_index"] != float64(a.head()-1) || a.head() != from+4 {
+		t.Errorf("%v, and %d leaves", d, a.head()-from)
+	}
+	a.again(dave)
+}
+
+// slowly is a directory that takes its time.
+type slowly struct {
+	directory
+	time.Duration
+}
+
+func (s *slowly) Find(ctx context.Context, p cert.Purpose, n name.Name) (string, error) {
+	time.Sleep(s.Duration)
+	return s.directory.Find(ctx, p, n)
+}
+
+// TestMulticallRevokes: while git takes nothing, every revocation of a multicall is durable after one wait for it.
+func TestMulticallRevokes(t *testing.T) {
+	w := newWorld(t)
+	var calls []any
+	for range maxCalls {
+		serial := string(serialOf(w.certificate(cert.User, "alice", cert.SANs{})))
+		calls = append(calls, inside("ca.revoke", object{"serial": serial}))
+	}
+	begun := time.Now()
+	codes, details := asking{w, w.client(w.caller("provisioning")), nil}.several(calls...)
+	if took := time.Since(begun); took < publishTime || took > 2*publishTime {
+		t.Errorf("it took %v", took)
+	}
+	for i, d := range details {
+		if codes[i] != "revoked" || d["crl"].([]any)[0].(map[string]any)["state"] != "pending" {
+			t.Errorf("%d: %s %v", i, codes[i], d)
+		}
+	}
+	found, err := w.store.Find(t.Context(), store.Query{States: []store.State{store.StateRevoked}})
+	if w.must(err); len(found) != maxCalls {
+		t.Errorf("%d are revoked", len(found))
+	}
 }
 
 // unread sends a call on a connection of its own, and reads nothing of the answer.

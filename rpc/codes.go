@@ -71,6 +71,7 @@ func answerCodes() []codeKind {
 func callCodes() []codeKind {
 	return []codeKind{
 		{"policy.denied", isRefusal, "no grant allows all of it; `msg` names the one that comes closest"},
+		{"multicall.time", isNow, "the calls before it in a multicall took too long for this one to begin; make it by itself"},
 		{"multicall.answer", isNow, "the answers to the calls before it in a multicall leave no space for the answer to this one; make it by itself"},
 		{"policy.rate", isNow, "the grant that allows it allows no more calls within this hour"},
 		{"selection", isRefusal, "not exactly one of `serial`, `cn`, `request_id`; or, to renew, a name of several purposes"},

@@ -60,7 +60,7 @@ func endpointAt(path string) (endpoint, bool) {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	r.Context().Value(connKey{}).(*conn).served.Add(1)
 	// What has begun is finished even if the caller hangs up, who would only have to ask again.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), callTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), s.callTime)
 	defer cancel()
 	e, ok := endpointAt(r.URL.Path)
 	rq, stranger, err := s.identify(ctx, r)

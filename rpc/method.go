@@ -9,6 +9,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -77,6 +78,7 @@ type request struct {
 	result    string               // how it ended, for Options.Observe
 	transport string               // which codec it came by
 	left      space                // of the answer
+	publishBy time.Time            // when waits for git and the directory end; zero: as package ca has them
 }
 
 // method makes the row of a ca method: parameters are bound, the call is named, and the answer gets
@@ -95,7 +97,7 @@ func method[P params, D any](s *Server, name, help string, handle func(context.C
 		if err := rq.hashBody(p); err != nil {
 			return nil, err
 		}
-		if err := rq.mayBegin(p); err != nil {
+		if err := rq.mayBegin(ctx, p); err != nil {
 			return nil, err
 		}
 		if err := s.findPlan(ctx, rq); err != nil {
@@ -169,6 +171,7 @@ func (rq *request) asCall(rule string) ca.Call {
 	return ca.Call{
 		Who: rq.who, Rule: rule, RequestID: rq.id, Made: rq.made, BodySHA256: rq.body,
 		Plan: rq.about.plan, Decision: rq.decision, Request: rq.signed, Spend: rq.caller.spend,
+		PublishBy: rq.publishBy,
 	}
 }
 

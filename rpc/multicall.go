@@ -8,6 +8,11 @@ import (
 // maxCalls is how many calls one system.multicall may hold.
 const maxCalls = 16
 
+const (
+	publishTime = 5 * time.Second  // for which the calls of a multicall together wait for git and the directory
+	leastTime   = 10 * time.Second // without which none of them begins
+)
+
 const multicallName = "system.multicall"
 
 const multicallHelp = `Make up to 16 calls, one after the other. Its one parameter is an array of structs, each with methodName and
@@ -15,7 +20,8 @@ params, an array. Each call is a call by itself: authorised, limited and recorde
 an array of one result for each that was carried out, and a struct with faultCode and faultString for each
 that ended in a fault; in JSON-RPC an object with result, or with error. It does not nest. The results share one answer: a
 page ends where it is full, a call for which it has no space left is refused with multicall.answer before it begins, and
-a result that is too large for what is left becomes the fault 4130 of that call.`
+a result that is too large for what is left becomes the fault 4130 of that call. They also share five seconds of waiting
+for git and the directory, and 60 in all: a call that less than ten are left for is refused with multicall.time.`
 
 // several are the results of a multicall, in the order of the calls.
 type several []ended
@@ -37,6 +43,7 @@ func (s *Server) multicall(ctx context.Context, rq *request, params []any) (any,
 		return nil, invalid("params[0]", "want an array of 1 to %d calls", maxCalls)
 	}
 	rq.left = rq.left.without(len(calls) * frame)
+	rq.publishBy = time.Now().Add(publishTime)
 	var results several
 	for _, c := range calls {
 		results = append(results, s.oneOf(ctx, rq, c))
@@ -107,7 +114,7 @@ type innerCall struct {
 
 // inner makes a request of its own for one of several calls.
 func (s *Server) inner(rq *request, tree any) (c innerCall, err error) {
-	c.rq = &request{caller: rq.caller, who: rq.who, pass: rq.pass, transport: rq.transport, left: rq.left.without(frame), made: true}
+	c.rq = &request{caller: rq.caller, who: rq.who, pass: rq.pass, transport: rq.transport, left: rq.left.without(frame), publishBy: rq.publishBy, made: true}
 	if c.rq.id, err = s.newID(); err != nil {
 		return c, err
 	}

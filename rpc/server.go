@@ -86,6 +86,7 @@ type Server struct {
 	methods   map[string]row
 	crowd     *crowd
 	shelf     *shelf
+	callTime  time.Duration
 	observe   func(method, transport, result string, took time.Duration)
 }
 
@@ -93,7 +94,7 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	s := &Server{
 		authority: o.Authority, store: o.Store, callersCA: o.CallersCA, own: o.TLSCertificate,
-		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now), shelf: newShelf(), observe: o.Observe,
+		log: o.Log, now: o.Now, rand: o.Rand, crowd: newCrowd(o.Store, o.Log, o.Now), shelf: newShelf(), callTime: callTime, observe: o.Observe,
 	}
 	if s.observe == nil {
 		s.observe = func(string, string, string, time.Duration) {}
