@@ -86,6 +86,20 @@ func most(p params) int {
 	return 1
 }
 
+// mostIn is most for parameters that are not bound yet. Those of most methods need not be for that.
+func mostIn[P params]() func(list []any) int {
+	if _, several := any(*new(P)).(interface{ most() int }); !several {
+		return func([]any) int { return 1 }
+	}
+	return func(list []any) int {
+		var p P
+		if bindStruct(list, &p) != nil {
+			return 0 // it is refused before it does anything
+		}
+		return most(p)
+	}
+}
+
 func (p pageParams) most() int { return within(p.Limit, defaultPage, maxPage) }
 
 func (statusParams) most() int { return maxStatus }

@@ -116,14 +116,7 @@ func method[P params, D any](s *Server, name, help string, handle func(context.C
 		}
 		return a, nil
 	}
-	named := func(list []any) int {
-		var p P
-		if bindStruct(list, &p) != nil {
-			return 0
-		}
-		return most(p)
-	}
-	return row{name, help, []string{"array", "struct"}, reflect.TypeFor[P](), reflect.TypeFor[D](), call, named}
+	return row{name, help, []string{"array", "struct"}, reflect.TypeFor[P](), reflect.TypeFor[D](), call, mostIn[P]()}
 }
 
 const maxRequestID = 128
