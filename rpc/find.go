@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -182,8 +183,20 @@ func readKeys(text string, purpose cert.Purpose) (map[cert.Purpose]string, error
 	return keys, nil
 }
 
-// readSAN gives a further name as certificates spell it.
+// readSAN gives a further name as certificates spell it. What is wrong with one is said of the member that it is in.
 func readSAN(text string) (string, error) {
+	san, err := canonicalSAN(text)
+	var wrong *name.Refusal
+	switch {
+	case !errors.As(err, &wrong):
+		return san, err
+	case wrong.Code == "name.ip_as_dns":
+		return "", refuse("name.san", "san: %s is no IP address as certificates have it, and reads like one; send 192.0.2.7 or 2001:db8::7, or a name", quoted(text))
+	}
+	return "", &name.Refusal{Code: wrong.Code, Field: "san", Reason: wrong.Reason}
+}
+
+func canonicalSAN(text string) (string, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		return addr.String(), nil
 	}

@@ -166,12 +166,13 @@ func (s *Server) turnAway(w http.ResponseWriter, e endpoint, known bool, strange
 	w.Header().Set("Connection", "close")
 	if err != nil {
 		s.log.Error("cannot tell who is calling", zap.Error(err))
-		f := &fault{number: codeInternal, text: "internal error"}
+		f := &fault{number: codeInternal, text: "internal error, and nothing was done: ask again later, also with the same request_id"}
 		s.write(w, e, known, http.StatusInternalServerError, f.text, e.fault(f))
 		return
 	}
 	s.crowd.stranger(stranger)
-	f := &fault{number: codeUnknown, text: "this certificate is not, or not any more, that of a caller (" + stranger + ")"}
+	f := &fault{number: codeUnknown, text: "this certificate is not, or not any more, that of a caller (" + stranger +
+		"), and nothing was done: come with one that is, or ask the operator of the CA for it"}
 	s.write(w, e, known, http.StatusForbidden, f.text, e.fault(f))
 }
 

@@ -131,7 +131,7 @@ func (rq *request) takeRequestID() error {
 		return nil
 	}
 	if len(id) > maxRequestID || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") != "" {
-		return refuse("request_id.malformed", "want 1 to %d of the characters A-Z a-z 0-9 . _ : -", maxRequestID)
+		return refuse("request_id.malformed", "request_id: want 1 to %d of the characters A-Z a-z 0-9 . _ : -", maxRequestID)
 	}
 	rq.id, rq.made = id, false
 	return nil
@@ -245,7 +245,7 @@ func (s *Server) misunderstood(ctx context.Context, rq *request, f *fault) *faul
 func (s *Server) broken(rq *request, err error) *fault {
 	rq.result = resultInternal
 	s.log.Error("internal error", zapCall(rq, err)...)
-	return &fault{codeInternal, "internal", "internal error; the operator of the CA finds it in the service's journal under " + rq.id}
+	return &fault{codeInternal, "internal", "internal error; it is not known how this ended: ask again with request_id " + rq.id + ", nothing will be done twice; the operator of the CA finds it in the service's journal under " + rq.id}
 }
 
 // refused enters a refusal of a known caller. One of too many is counted, and entered with the others of its code

@@ -15,13 +15,13 @@ const (
 	chainMethod  = "ca.chain"
 )
 
-const statusHelp = `Tell what the books say of certificates: by serial, by name, or by the request_id of a call of yours. Give one of
-them. Only what a grant of yours covers is told; at most the newest 100.`
+const statusHelp = `Tell what the books say of certificates: by serial, by name, or by the request_id of an issue or renewal of yours.
+Give one of them. Only what a grant of yours covers is told; at most the newest 100.`
 
 type statusParams struct {
 	Serial    string `json:"serial,omitempty" help:"of one certificate, in hex" flag:"serial" arg:"HEX"`
 	CN        string `json:"cn,omitempty" help:"common name: all certificates of it" arg:"NAME"`
-	RequestID string `json:"request_id,omitempty" help:"of a call of your own" flag:"request-id" arg:"ID"`
+	RequestID string `json:"request_id,omitempty" help:"of an issue or renewal of your own; how a revocation ended tells the same call with the same request_id" flag:"request-id" arg:"ID"`
 }
 
 // certificateDetail is a certificate as the books have it.
@@ -70,6 +70,8 @@ func (s *Server) status(ctx context.Context, rq *request, p statusParams) (msg s
 	}
 	msg = fmt.Sprintf("%d certificates", matching)
 	switch {
+	case matching == 0 && p.RequestID != "":
+		msg = "no certificate that you may see is of an issue or renewal of yours with this request_id; to learn how another call ended, make it again with the same request_id"
 	case matching == 0:
 		msg = "no certificate that you may see"
 	case matching == 1:
