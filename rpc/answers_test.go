@@ -349,3 +349,31 @@ func TestAnswersHeld(t *testing.T) {
 		}
 	}
 }
+
+// greedy are callers who ask for all that they can get.
+func greedy() []string { return []string{"greedy", "greedier", "greediest"} }
+
+// largeAnswers: the heaviest multicalls of several callers by both codecs, on nearly as many connections as each may
+// have, and nothing of the answers is read.
+func largeAnswers(t *testing.T, s *siege) {
+	const patience = 2 * time.Second
+	s.patience(patience)
+	s.fill(1100, strings.Repeat("a", 64), true)
+	calls := slices.Repeat([]any{inside("ca.find", object{"limit": maxPage})}, maxCalls)
+	asXML, err := xmlrpc.EncodeCall(xmlrpc.Call{Method: multicallName, Params: []any{calls}})
+	s.must(err)
+	inJSON := `{"jsonrpc":"2.0","id":1,"method":"system.multicall","params":[` + asJSON(t, calls) + `]}`
+	var held []net.Conn
+	for _, name := range greedy() {
+		config := s.clientTLS(s.caller(name))
+		config.ServerName = "127.0.0.1"
+		for range (maxPerCaller - 6) / 2 {
+			held = append(held, s.unread(config, "/RPC2", "text/xml", string(asXML)), s.unread(config, "/rpc", "application/json", inJSON))
+		}
+	}
+	s.goOn(20)
+	time.Sleep(2 * patience)
+	for _, c := range held {
+		_ = c.(*tls.Conn).NetConn().Close()
+	}
+}

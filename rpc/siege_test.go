@@ -31,7 +31,6 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/rpc/client"
-	"github.com/chancery-ca/chancery/rpc/xmlrpc"
 )
 
 // siege is a served installation, its good callers, and what it was like before an attack.
@@ -49,7 +48,12 @@ type siege struct {
 // that is kept and on new ones, and what the process holds is bounded; after it, everything is as before, and
 // the log has grown by a number that does not depend on the attack's size.
 func TestSiege(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.Config.Callers[1].PerSecond = 1e6 })
+	w := newWorld(t, func(o *Options) {
+		o.Config.Callers[1].PerSecond = 1e6
+		for _, name := range greedy() {
+			o.Config.Callers = append(o.Config.Callers, Caller{Name: name, PerSecond: 1e6, Grants: o.Config.Callers[1].Grants})
+		}
+	})
 	s := &siege{world: w, address: strings.TrimPrefix(w.url, "https://")}
 	own := w.caller("provisioning")
 	s.kept, s.fresh = w.client(own), w.browser(own)
@@ -73,7 +77,7 @@ func TestSiege(t *testing.T) {
 		{"pipelined requests", folded, pipelined},
 		{"bodies that are no calls", folded + refusalsAtOnce, badBodies},
 		{"a caller beyond its rate", folded, tooMany},
-		{"large answers that nobody reads", folded + refusalsAtOnce, largeAnswers},
+		{"large answers that nobody reads", len(greedy()) * (folded + refusalsAtOnce), largeAnswers},
 	} {
 		t.Run(a.what, func(t *testing.T) { s.attack(t, a.leaves, a.run) })
 	}
@@ -510,41 +514,6 @@ func badBodies(t *testing.T, s *siege) {
 
 // tooMany: a caller with a rate of one a second.
 func tooMany(t *testing.T, s *siege) { s.calls(t, s.slow, 64, 5000, listMethods) }
-
-// largeAnswers: the heaviest multicalls by both codecs, on as many connections as a caller may have, and nothing of the
-// answers is read.
-func largeAnswers(t *testing.T, s *siege) {
-	const patience = 2 * time.Second
-	s.patience(patience)
-	s.fill(1100, strings.Repeat("a", 64), true)
-	one := inside("ca.find", object{"limit": maxPage})
-	var calls []any
-	for range maxCalls {
-		calls = append(calls, one)
-	}
-	asXML, err := xmlrpc.EncodeCall(xmlrpc.Call{Method: multicallName, Params: []any{calls}})
-	s.must(err)
-	inJSON := `{"jsonrpc":"2.0","id":1,"method":"system.multicall","params":[` + asJSON(t, calls) + `]}`
-	held := make([]net.Conn, 0, maxPerCaller-6)
-	for n := range cap(held) {
-		if n%2 == 0 {
-			held = append(held, s.unread(s.reader, "/RPC2", "text/xml", string(asXML)))
-		} else {
-			held = append(held, s.unread(s.reader, "/rpc", "application/json", inJSON))
-		}
-	}
-	s.goOn(20)
-	var a client.Answer
-	other := client.New(s.url+"/rpc", s.fresh.Transport.(*http.Transport).TLSClientConfig)
-	if err := other.Call(t.Context(), "ca.find", object{"limit": maxPage}, &a); err != nil || !a.OK {
-		t.Errorf("another caller's page: %v %s", err, a.Msg)
-	}
-	other.Close()
-	time.Sleep(patience)
-	for _, c := range held {
-		_ = c.(*tls.Conn).NetConn().Close()
-	}
-}
 
 func (s *siege) calls(t *testing.T, config *tls.Config, callers, n int, body string) {
 	tr := &http.Transport{TLSClientConfig: config, MaxIdleConnsPerHost: callers, DisableCompression: true}
