@@ -174,7 +174,7 @@ func newGrant(holder string, conf Grant, granted []string) (grant, *ConfigError)
 		g.hourly = &hourly{most: float64(conf.PerHour), left: float64(conf.PerHour)}
 	}
 	for _, check := range []func() *ConfigError{
-		func() *ConfigError { return g.checkCalls(granted) }, g.checkNames, g.takeNetworks, conf.checkBounds,
+		func() *ConfigError { return g.checkCalls(granted) }, g.checkNames, g.takeNetworks, g.checkMatters, conf.checkBounds,
 	} {
 		if err := check(); err != nil {
 			return g, err
@@ -209,8 +209,7 @@ func (g *grant) checkCalls(granted []string) *ConfigError {
 }
 
 func (g *grant) checkNames() *ConfigError {
-	named := slices.ContainsFunc(g.methods, func(m string) bool { return m != chainMethod })
-	if named && len(g.names) == 0 {
+	if len(g.names) == 0 && slices.ContainsFunc(g.methods, ofName) {
 		return wrongAt("names", `names are needed: "*" allows every name`)
 	}
 	for i, pattern := range g.names {
@@ -220,9 +219,6 @@ func (g *grant) checkNames() *ConfigError {
 		}
 		if strings.Contains(written, ownName) && written != ownName {
 			return wrongAt(key, "names: %.60q: %s stands for the caller's name only where it is the whole pattern", written, ownName)
-		}
-		if !slices.ContainsFunc(g.purposes, func(p cert.Purpose) bool { return name.Matchable(p, pattern) }) {
-			return wrongAt(key, "names: %.60q matches no name that a certificate of the purposes %v can have", written, g.purposes)
 		}
 	}
 	for i, d := range g.domains {

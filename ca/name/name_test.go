@@ -466,13 +466,15 @@ func TestMatchable(t *testing.T) {
 				t.Fatalf("%q fits the %s %q", pattern, purpose, name.Key)
 			}
 		}
+		if h, bad := host("", s, maxHost); bad == nil && Match(pattern, h) && !MatchableHost(pattern) {
+			t.Fatalf("%q fits the host name %q", pattern, h)
+		}
 	})
 	for _, tt := range []struct{ pattern, purposes string }{
 		{"*", "user server caller"}, {"Alice", "user caller"}, {"*.example.org", "user server"}, {"WWW.Example.org", "user server"},
 		{"b\u00fccher.*", "user"}, {"local*", "user server caller"}, {"web*", "user caller"}, {"a b*", "user"}, {"a_*", "user"}, {"o'*@x.org", "user"}, {"*-", "user caller"},
-		{strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + ".org", "user server"}, // a host name, if not a common name
 		{"a,*", ""}, {"a..b", "user"}, {"*..b", "user"}, {".example.org", ""}, {"-a*", ""}, {"a  b", ""}, {" *", ""}, {"a\x00*", ""}, {"root", ""}, {"192.0.2.1", "user"}, {"*.1", "user"},
-		{"*.-a.org", "user"}, {"[ab]*", ""}, {"a?", ""}, {"*/a", ""}, {"...", ""}, {strings.Repeat("a", 64) + "*.org", "user"}, {strings.Repeat("a", 64) + "*", "user"},
+		{"*.-a.org", "user"}, {"[ab]*", ""}, {"a?", ""}, {"*/a", ""}, {"...", ""}, {strings.Repeat("a", 64) + "*.o", ""}, {"a-.example.*", "user"}, {"*.a-", "user"}, {"*.0x1f", "user"}, {"ab--*.org", "user server"}, {"ab--c.*", "user"}, {strings.Repeat("a", 64) + "*", "user"},
 	} {
 		var got []string
 		for _, purpose := range []cert.Purpose{cert.User, cert.Server, cert.Caller} {
@@ -486,32 +488,15 @@ func TestMatchable(t *testing.T) {
 	}
 }
 
-// TestCovers: what the covered pattern fits, the covering one fits.
+// TestCovers wants patterns compared as keys are; TestCoversExactly compares all short ones.
 func TestCovers(t *testing.T) {
-	covered := 0
-	rapid.Check(t, func(t *rapid.T) {
-		key := rapid.StringMatching(`[ab]{0,3}(\.[ab]{0,3}){0,2}`)
-		one := key.Draw(t, "key")
-		wide, narrow := genPattern(t, one), genPattern(t, rapid.OneOf(rapid.Just(one), key).Draw(t, "other"))
-		if !Covers(wide, narrow) {
-			return
-		}
-		covered++
-		for range 20 {
-			if k := key.Draw(t, "name"); Match(narrow, k) && !Match(wide, k) {
-				t.Fatalf("%q fits %q, and %q does not", narrow, k, wide)
-			}
-		}
-	})
-	if covered < 5 {
-		t.Errorf("only %d pairs", covered)
-	}
 	for _, tt := range []struct {
 		wide, narrow string
 		want         bool
 	}{
 		{"*", "*", true}, {"*", "a.*", true}, {"a*", "*", false}, {"a*", "ab", true}, {"a*", "A*", true}, {"*.example.org", "www.example.org", true},
 		{"*.example.org", "w*.example.org", true}, {"*.example.org", "a.b.example.org", false}, {"*.*", "a*.b*", true}, {"w*.*", "*.a", false}, {"ab", "a*", false},
+		{"a*", "ab*", true}, {"*a*", "*ba*", true}, {"a*b", "a*c*b", true}, {"a*c*b", "a*b", false}, {"Stra\u00dfe*", "STRASSE 1*", true}, {"*\u00e9", "*e\u0301", true},
 	} {
 		if got := Covers(tt.wide, tt.narrow); got != tt.want {
 			t.Errorf("%q covers %q: %v", tt.wide, tt.narrow, got)

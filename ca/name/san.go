@@ -165,3 +165,14 @@ func address(field, s string) (string, *Refusal) {
 	}
 	return s, nil
 }
+
+// MatchableNetwork tells whether a network has an address that a certificate can have.
+func MatchableNetwork(network netip.Prefix) bool {
+	// What address refuses: multicast, IPv4 in IPv6 form, unspecified.
+	for _, none := range []string{"224.0.0.0/4", "ff00::/8", "::ffff:0:0/96", "0.0.0.0/32", "::/128"} {
+		if p := netip.MustParsePrefix(none); p.Bits() <= network.Bits() && p.Contains(network.Addr()) {
+			return false
+		}
+	}
+	return true
+}

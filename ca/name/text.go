@@ -42,6 +42,9 @@ func person(field, s string) (Name, *Refusal) {
 // takes for one are never two here. Decomposing first makes one-to-one folding enough for all letters
 // but the sharp s. The dotted capital I is i, as OpenLDAP has it, though table B.2 keeps its dot.
 func fold(s string) string {
+	if isASCII(s) {
+		return strings.ToLower(s)
+	}
 	var b strings.Builder
 	for _, r := range norm.NFD.String(strings.ReplaceAll(norm.NFC.String(s), "\u0130", "i")) {
 		switch r {
@@ -54,6 +57,10 @@ func fold(s string) string {
 		}
 	}
 	return norm.NFC.String(b.String())
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 // suspect gives the code for a character that no name may have, whatever its purpose, and "" for the
