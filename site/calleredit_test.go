@@ -51,7 +51,7 @@ func newCaller() rpc.Caller {
 			{SPKI: strings.Repeat("ab", 32)},
 		},
 		Grants: []rpc.Grant{
-			{Methods: []string{"ca.issue"}, Purposes: []cert.Purpose{cert.Server}, Names: []string{"*", "a.example.org"}, Domains: []string{"example.org"}, Networks: []string{"192.0.2.0/24"}},
+			{Methods: []string{"ca.issue"}, Purposes: []cert.Purpose{cert.Server}, Names: []string{"*.example.org", "example.org"}, Domains: []string{"example.org"}, Networks: []string{"192.0.2.0/24"}},
 			{Methods: []string{"ca.chain"}, Purposes: []cert.Purpose{cert.User, cert.Caller}},
 		},
 	}
@@ -64,7 +64,7 @@ const newLines = `- name: new
   grants:
     - methods: [ca.issue]
       purposes: [server]
-      names: ["*", a.example.org]
+      names: ["*.example.org", example.org]
       domains: [example.org]
       networks: ["192.0.2.0/24"]
     - methods: [ca.chain]
