@@ -7,7 +7,7 @@ BIN := bin
 DIST := dist
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: build test man reference demo bench pairs deps deb lint lint-deep clean
+.PHONY: build test man reference demo bench pairs fuzz deps deb lint lint-deep clean
 
 build:
 	@mkdir -p $(BIN)
@@ -59,6 +59,15 @@ bench:
 # compare a hundredth of it.
 pairs:
 	go test -run '^$$' -bench Pairs -benchtime 1x ./rpc
+
+# Every fuzzer in the tree for FUZZTIME, one after the other. What one finds is left in testdata/fuzz beside it, and
+# fails every go test from then on.
+FUZZTIME ?= 30s
+fuzz:
+	@for dir in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u); do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$dir/*_test.go); do \
+			echo "$$dir $$name"; \
+			go test ./$$dir -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -parallel 1 || exit 1; done; done
 
 # Two Debian packages in dist/: chancery, and chancery-crlcheck for hosts. nfpm is built once, in some 15 s.
 deb: build

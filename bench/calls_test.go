@@ -175,15 +175,30 @@ func worstJSON() map[string]string {
 	for n := 0; members.Len() < xmlrpc.MaxBody-200; n++ {
 		fmt.Fprintf(&members, `"m%d":1,`, n)
 	}
+	list := func(value string) string { return filled(head+"["+value, ","+value, "]"+tail) }
+	// As many values as are read at all.
+	few := func(values int, value string) string {
+		return head + "[" + value + strings.Repeat(","+value, 4000/values-1) + "]" + tail
+	}
 	return map[string]string{
-		"array of numbers": filled(head+"[0", ",1", "]"+tail),
-		"array of objects": filled(head+"[{}", ",{}", "]"+tail),
-		"array of texts":   filled(head+`[""`, `,""`, "]"+tail),
-		"members":          head + "{" + strings.TrimSuffix(members.String(), ",") + "}" + tail,
-		"depth":            filled(head, "[", ""),
-		"escapes":          filled(head+`{"a":"`, `\u00e9`, `"}`+tail),
-		"a long number":    filled(head+"[", "9", "]"+tail),
-		"white space":      filled(head+"{", " ", "}x"+tail),
-		"text":             filled(head+`{"a":"`, "\u00e9", `"}`+tail),
+		"big numbers":            list("2147483648"),
+		"long numbers":           list("1234567890123456"),
+		"fractions":              list("0.5"),
+		"short texts":            list(`"0123456789ab"`),
+		"texts with an escape":   list(`"\u00e9"`),
+		"pairs of surrogates":    list(`"\ud83d\ude00"`),
+		"deep arrays":            few(15, strings.Repeat("[", 15)+strings.Repeat("]", 15)),
+		"objects with a member":  few(3, `{"a":1}`),
+		"objects in objects":     few(7, `{"a":{"a":{"a":1}}}`),
+		"objects with 9 members": few(19, `{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1}`),
+		"array of numbers":       filled(head+"[0", ",1", "]"+tail),
+		"array of objects":       filled(head+"[{}", ",{}", "]"+tail),
+		"array of texts":         filled(head+`[""`, `,""`, "]"+tail),
+		"members":                head + "{" + strings.TrimSuffix(members.String(), ",") + "}" + tail,
+		"depth":                  filled(head, "[", ""),
+		"escapes":                filled(head+`{"a":"`, `\u00e9`, `"}`+tail),
+		"a long number":          filled(head+"[", "9", "]"+tail),
+		"white space":            filled(head+"{", " ", "}x"+tail),
+		"text":                   filled(head+`{"a":"`, "\u00e9", `"}`+tail),
 	}
 }

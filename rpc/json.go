@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/chancery-ca/chancery/rpc/xmlrpc"
 )
@@ -138,99 +136,4 @@ func writeJSON(v any) ([]byte, error) {
 
 func malformed(format string, args ...any) *fault {
 	return &fault{codeInvalid, "malformed", fmt.Sprintf(format, args...)}
-}
-
-// parseJSON reads one JSON text (RFC 8259) into the same kind of tree that XML-RPC gives: bool, string,
-// int, []any and map[string]any. Numbers that are no int of 32 bits stay json.Number, and fit nowhere
-// but in an id; null is nil, likewise.
-func parseJSON(body []byte) (any, *fault) {
-	if !utf8.Valid(body) {
-		return nil, &fault{xmlrpc.CodeCharacter, "malformed", "the body is not UTF-8"}
-	}
-	// Whether the text as a whole is JSON is decided before any of it is used.
-	if !json.Valid(body) {
-		return nil, &fault{codeMalformed, "malformed", "the body is not one JSON text"}
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.UseNumber()
-	return (&jsonReader{dec, xmlrpc.MaxElements}).value(0)
-}
-
-// jsonReader reads at most so many values and names of members.
-type jsonReader struct {
-	dec  *json.Decoder
-	left int
-}
-
-func (r *jsonReader) value(depth int) (any, *fault) {
-	if r.left--; r.left < 0 {
-		return nil, malformed("more than %d values", xmlrpc.MaxElements)
-	}
-	token, err := r.dec.Token()
-	if err != nil {
-		return nil, &fault{codeMalformed, "malformed", "the body is not one JSON text"}
-	}
-	switch v := token.(type) {
-	case json.Delim:
-		// The object around a call and its array of parameters are not yet depth.
-		if depth == xmlrpc.MaxDepth+2 {
-			return nil, malformed("nested deeper than %d", xmlrpc.MaxDepth)
-		}
-		if v == '{' {
-			return r.object(depth + 1)
-		}
-		return r.array(depth + 1)
-	case string:
-		return v, checkString(v)
-	case json.Number:
-		if n, err := strconv.ParseInt(v.String(), 10, 32); err == nil {
-			return int(n), nil
-		}
-		return v, nil
-	}
-	return token, nil
-}
-
-func (r *jsonReader) object(depth int) (any, *fault) {
-	object := make(map[string]any)
-	for r.dec.More() {
-		key, f := r.value(depth)
-		if f != nil {
-			return nil, f
-		}
-		name, _ := key.(string)
-		if _, twice := object[name]; twice {
-			return nil, malformed("the member %s is there twice", memberName(name))
-		}
-		if len(object) == xmlrpc.MaxMembers {
-			return nil, malformed("an object with more than %d members", xmlrpc.MaxMembers)
-		}
-		if object[name], f = r.value(depth); f != nil {
-			return nil, f
-		}
-	}
-	_, _ = r.dec.Token() // the brace: the text is known to be whole
-	return object, nil
-}
-
-func (r *jsonReader) array(depth int) (any, *fault) {
-	list := []any{}
-	for r.dec.More() {
-		v, f := r.value(depth)
-		if f != nil {
-			return nil, f
-		}
-		list = append(list, v)
-	}
-	_, _ = r.dec.Token() // the bracket
-	return list, nil
-}
-
-// checkString refuses what encoding/json repairs: half a surrogate pair becomes U+FFFD, and two different
-// texts would be one.
-func checkString(s string) *fault {
-	if strings.ContainsRune(s, utf8.RuneError) {
-		return &fault{xmlrpc.CodeCharacter, "malformed", "a string with half a character in it"}
-	}
-	return nil
 }
