@@ -100,18 +100,18 @@ func mostIn[P params]() func(list []any) int {
 	}
 }
 
-func (p pageParams) most() int { return within(p.Limit, defaultPage, maxPage) }
+func (p pageParams) most() int { return clamped(p.Limit, defaultPage, maxPage) }
 
 func (statusParams) most() int { return maxStatus }
 
-func (p revokeParams) most() int { return within(p.Max, audit.DefaultMax, maxRevoke) }
+func (p revokeParams) most() int { return clamped(p.Max, audit.DefaultMax, maxRevoke) }
 
-func (p holdParams) most() int { return within(p.Max, audit.DefaultMax, maxRevoke) }
+func (p holdParams) most() int { return clamped(p.Max, audit.DefaultMax, maxRevoke) }
 
 func (retireParams) most() int { return maxRevoke }
 
-// within is what a number means that is refused later if it is out of range.
-func within(n, otherwise, highest int) int {
+// clamped is what a number means that is refused later if it is out of range.
+func clamped(n, otherwise, highest int) int {
 	if n == 0 {
 		return otherwise
 	}
