@@ -323,7 +323,10 @@ func readTime(s *cryptobyte.String) (time.Time, bool) {
 	var year int
 	switch {
 	case tag == der.UTCTime && len(text) == len("060102150405Z"):
-		if year = 2000 + pair(text); year >= 2050 {
+		switch year = 2000 + pair(text); {
+		case year < 2000: // no digits
+			return time.Time{}, false
+		case year >= 2050:
 			year -= 100
 		}
 		text = text[2:]

@@ -150,6 +150,7 @@ func TestParseRefusesHostileParts(t *testing.T) {
 		"2050 in generalized":  {"", func(p *parts) { p.next = element(tagGeneralizedTime, []byte("20501127110000Z")) }},
 		"30 February":          {BadTime, func(p *parts) { p.next = utc("270230110000Z") }},
 		"29 February 2028":     {"", func(p *parts) { p.next = utc("280229110000Z") }},
+		"a letter in the year": {BadTime, func(p *parts) { p.next = utc("2A0330110000Z") }},
 		"month 0":              {BadTime, func(p *parts) { p.next = utc("270030110000Z") }},
 		"24 o'clock":           {BadTime, func(p *parts) { p.next = utc("270130240000Z") }},
 		"second 60":            {BadTime, func(p *parts) { p.next = utc("270130110060Z") }},
