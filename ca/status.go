@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"math/big"
+	"slices"
 
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/store"
@@ -96,11 +97,15 @@ func (a *Authority) listState(ctx context.Context, issuer cert.Issuer, missing b
 	if err != nil {
 		return ListState{}, err
 	}
-	list, found, err := a.store.List(ctx, issuer)
+	lists, err := a.store.ListTimes(ctx)
 	if err != nil {
 		return ListState{}, err
 	}
-	if found && !owed && !missing && list.PublishedNumber != "" {
+	list := store.List{}
+	if i := slices.IndexFunc(lists, func(l store.List) bool { return l.Issuer == issuer }); i >= 0 {
+		list = lists[i]
+	}
+	if !owed && !missing && list.PublishedNumber != "" {
 		return ListState{Issuer: issuer, Number: list.PublishedNumber, State: "published", Commit: list.PublishedCommit}, nil
 	}
 	s := ListState{Issuer: issuer, State: "pending", Number: list.Number}
