@@ -2,7 +2,9 @@ package ca
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -143,4 +145,66 @@ func TestStatusOfMany(t *testing.T) {
 	if len(all) != 2 || all[0].Serial != serials[1] || all[1].Serial != serials[2] {
 		t.Errorf("%+v, want the second and third of %v", all, serials)
 	}
+}
+
+// TestNameWithVeryMany: a name's past costs no call more than a bound; what is live in it is hit as a whole or not at
+// all, and never in part.
+func TestNameWithVeryMany(t *testing.T) {
+	w := newWorld(t)
+	alice := w.issue("one", "Alice")
+	db, err := sql.Open("sqlite", "file:"+w.books()+"?_txlock=immediate&_pragma=busy_timeout(10000)")
+	w.must(err)
+	defer db.Close()
+	const others = maxCandidates + 50
+	for _, statement := range []string{
+		"CREATE TABLE copied AS SELECT * FROM certificate WHERE serial = '" + string(alice.Serial) + "'",
+		fmt.Sprintf(`WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < %d)
+			INSERT INTO copied SELECT copied.* FROM copied, number`, others),
+		"UPDATE copied SET serial = '7f' || printf('%08x', rowid), request_id = 'other-' || rowid, intent = -rowid WHERE rowid > 1",
+		"INSERT INTO certificate SELECT * FROM copied WHERE rowid > 1",
+		"DROP TABLE copied",
+	} {
+		_, err := db.ExecContext(t.Context(), statement)
+		w.must(err)
+	}
+	counted := 0
+	all, err := w.authority.Status(t.Context(), StatusRequest{
+		Names: names(w, "Alice", cert.User), Most: 2, See: func(store.Certificate) bool { counted++; return true },
+	})
+	w.must(err)
+	if len(all) != 2 || all[1].Serial != alice.Serial || counted != maxCandidates {
+		t.Errorf("%d looked at, and told %+v", counted, all)
+	}
+	from := w.head()
+	renewed, err := w.renew("renewed", RenewRequest{Names: names(w, "Alice", cert.User)})
+	w.must(err)
+	if intent, ok := w.events(from)[0].(*audit.IssueIntent); !ok || intent.Renews != alice.Serial {
+		t.Errorf("the log says %s of %s", w.types(from), renewed.Serial)
+	}
+	from = w.head()
+	revoke := RevokeRequest{Names: names(w, "Alice", cert.User), Reason: cert.KeyCompromise}
+	revoke.May = func(c store.Certificate, _ int) (string, error) { // the others may be among those that are not looked at
+		if c.Serial != alice.Serial {
+			return "", ErrOthers
+		}
+		return "rule", nil
+	}
+	if _, err := w.revokeBy("many", revoke); refusalOf(t, err).Code != "revoke.too_many" || !strings.Contains(err.Error(), "by its serial") {
+		t.Error(err)
+	}
+	if w.head() != from {
+		t.Errorf("the log says %s", w.types(from))
+	}
+	revoke.Serial, revoke.Names = alice.Serial, nil
+	_, err = w.revokeBy("serial", revoke)
+	w.must(err)
+	_, err = db.ExecContext(t.Context(), "UPDATE certificate SET not_after = not_before WHERE intent < 0")
+	w.must(err)
+	hold, err := w.revokeBy("hold", RevokeRequest{Names: names(w, "Alice", cert.User), Reason: cert.CertificateHold})
+	w.must(err)
+	if len(hold.Revoked) != 1 || hold.Revoked[0].Serial != renewed.Serial {
+		t.Errorf("held %+v", hold.Revoked)
+	}
+	_, err = db.ExecContext(t.Context(), "DELETE FROM certificate WHERE intent < 0") // the world is whole when the test ends
+	w.must(err)
 }

@@ -42,7 +42,7 @@ func (a *Authority) Renew(ctx context.Context, call Call, r RenewRequest) (*Issu
 
 // predecessor gives the certificate that a renewal means: by its serial, or the newest of a name.
 func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Certificate, error) {
-	candidates, err := candidates(a.finder(ctx), r.Serial, r.Names, []store.State{store.StateLive, store.StateRevoked})
+	candidates, _, err := candidates(a.finder(ctx), a.store.Now(), r.Serial, r.Names, []store.State{store.StateLive, store.StateRevoked})
 	if err != nil {
 		return store.Certificate{}, err
 	}

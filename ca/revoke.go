@@ -204,7 +204,7 @@ func (w *revocation) release(tx *store.Tx, selected []store.Certificate) (audit.
 // selection gives the certificates that the request means and may hit, or the refusal.
 func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate, error) {
 	w.hit, w.changes, w.issuers, w.rules = nil, nil, nil, nil
-	candidates, err := candidates(find, w.request.Serial, w.request.Names, w.states)
+	candidates, all, err := candidates(find, now, w.request.Serial, w.request.Names, w.states)
 	if err != nil {
 		return nil, err
 	}
@@ -237,6 +237,8 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 		most = defaultRevoke
 	}
 	switch {
+	case len(selected) > 0 && !all:
+		return nil, refuse("revoke.too_many", "%q has more certificates than one call can hit; name one by its serial", selected[0].CN)
 	case len(selected) > most:
 		return nil, refuse("revoke.too_many", "this would hit %d certificates and max is %d; name one by its serial, or give a higher max", len(selected), most)
 	case len(selected) > 0:
@@ -314,24 +316,34 @@ func (w *revocation) changeOf(c store.Certificate, rule string) PlannedChange {
 	return p
 }
 
-// candidates gives the certificates with a serial, or with one of the names.
-func candidates(find finder, serial cert.Serial, names map[cert.Purpose]name.Name, states []store.State) ([]store.Certificate, error) {
+// maxCandidates is how many certificates of a name are looked at, which is more than one call can hit.
+const maxCandidates = 2048
+
+// candidates gives the certificates with a serial, or with one of the names. Of a name with very many it gives the
+// newest, and of those only what has not expired; all tells whether that leaves out no other.
+func candidates(find finder, now time.Time, serial cert.Serial, names map[cert.Purpose]name.Name, states []store.State) (some []store.Certificate, all bool, err error) {
 	if serial != "" {
-		return find(store.Query{Serial: serial, States: states})
+		some, err = find(store.Query{Serial: serial, States: states})
+		return some, true, err
 	}
-	var all []store.Certificate
+	all = true
 	for _, p := range cert.Purposes() {
 		n, ok := names[p]
 		if !ok {
 			continue
 		}
-		found, err := find(store.Query{Purpose: p, Key: n.Key, States: states})
-		if err != nil {
-			return nil, err
+		q := store.Query{Purpose: p, Key: n.Key, States: states, Limit: maxCandidates, Newest: true}
+		found, err := find(q)
+		if err == nil && len(found) == maxCandidates {
+			q.ValidAt = now
+			found, err = find(q)
 		}
-		all = append(all, found...)
+		if err != nil {
+			return nil, false, err
+		}
+		some, all = append(some, found...), all && len(found) < maxCandidates
 	}
-	return all, nil
+	return some, all, nil
 }
 
 // cannotRevoke tells why a certificate is past revoking, if it is.

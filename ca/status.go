@@ -21,7 +21,7 @@ func (a *Authority) Status(ctx context.Context, r StatusRequest) ([]CertificateS
 	default:
 		for _, p := range cert.Purposes() {
 			if n, ok := r.Names[p]; ok {
-				queries = append(queries, store.Query{Purpose: p, Key: n.Key})
+				queries = append(queries, store.Query{Purpose: p, Key: n.Key, Limit: maxCandidates, Newest: true})
 			}
 		}
 	}

@@ -137,14 +137,12 @@ func (s *Server) keyRevoked(ctx context.Context, own shown, c *caller) (stranger
 	if err != nil {
 		return "", fmt.Errorf("looking the caller's key up: %w", err)
 	}
-	found, err := s.store.Find(ctx, store.Query{Purpose: cert.Caller, Key: n.Key, States: []store.State{store.StateRevoked}})
+	found, err := s.store.Find(ctx, store.Query{Purpose: cert.Caller, Key: n.Key, SPKI: own.key, States: []store.State{store.StateRevoked}, Limit: 1})
 	if err != nil {
 		return "", fmt.Errorf("looking the caller's key up: %w", err)
 	}
-	for _, one := range found {
-		if one.SPKISHA256 == own.key {
-			return "caller.revoked", nil
-		}
+	if len(found) > 0 {
+		return "caller.revoked", nil
 	}
 	return "", nil
 }

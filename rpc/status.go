@@ -77,7 +77,7 @@ func (s *Server) status(ctx context.Context, rq *request, p statusParams) (msg s
 	case matching == 1:
 		msg = fmt.Sprintf("%s is %s", described(all[0].Serial, all[0].Purpose, all[0].CN), all[0].State)
 	case matching > maxStatus:
-		msg = fmt.Sprintf("the newest %d of %d certificates", maxStatus, matching)
+		msg = fmt.Sprintf("the newest %d certificates; ca.find with cn tells all", maxStatus)
 	}
 	d.head = head{Code: "status"}
 	for _, c := range all {

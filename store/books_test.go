@@ -339,11 +339,12 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	}{
 		{Query{Serial: "7f"}, "SEARCH certificate USING INDEX sqlite_autoindex_certificate_1 (serial=?)"},
 		{Query{Purpose: cert.User, Key: "alice"}, "SEARCH certificate USING INDEX certificate_name (purpose=? AND name=?)"},
+		{Query{Purpose: cert.User, Key: "alice", Limit: 10, Newest: true}, "SEARCH certificate USING INDEX certificate_name (purpose=? AND name=?)"},
 		{Query{Purpose: cert.User, Key: "alice", States: []State{StateOpen, StateLive}}, "SEARCH certificate USING INDEX certificate_name (purpose=? AND name=?)"},
 		{Query{Caller: "c", RequestID: "r"}, "SEARCH certificate USING INDEX certificate_request (caller=? AND request_id=?)"},
 		{Query{States: []State{StateOpen}, Limit: 10}, "SEARCH certificate USING INDEX certificate_state (state=?)"},
 	} {
-		text, args := c.q.statement(time.Time{})
+		text, args := c.q.statement()
 		if diff := cmp.Diff([]string{c.want}, plan(t, s, text, args...)); diff != "" {
 			t.Errorf("%+v: %s", c.q, diff)
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,48 +74,57 @@ type Query struct {
 	Issuer    cert.Issuer
 	Caller    string
 	RequestID string
+	SPKI      string // SHA-256 of the key, in lower-case hex
 	States    []State
+	ValidAt   time.Time // only what has not expired then
 	Limit     int
+	Newest    bool        // with Limit: the last ones, not the first
 	After     cert.Serial // only what was announced after this certificate; nothing if it is unknown
 }
 
 // Find gives the certificates that q selects.
 func (s *Store) Find(ctx context.Context, q Query) ([]Certificate, error) {
-	return s.find(ctx, q, time.Time{})
+	return s.find(ctx, q)
 }
 
 // Live gives the certificates that q selects, are live, and have not expired.
 func (s *Store) Live(ctx context.Context, q Query) ([]Certificate, error) {
-	q.States = []State{StateLive}
-	return s.find(ctx, q, s.Now())
+	q.States, q.ValidAt = []State{StateLive}, s.Now()
+	return s.find(ctx, q)
 }
 
 // Find gives the certificates that q selects, with what this change and those before it did.
 func (tx *Tx) Find(q Query) ([]Certificate, error) {
-	text, args := q.statement(time.Time{})
+	text, args := q.statement()
 	var found []Certificate
 	if err := tx.rows(collect(&found), text, args...); err != nil {
 		return nil, fmt.Errorf("finding certificates: %w", err)
 	}
-	return found, nil
+	return q.inOrder(found), nil
 }
 
-func (s *Store) find(ctx context.Context, q Query, valid time.Time) ([]Certificate, error) {
-	text, args := q.statement(valid)
+func (s *Store) find(ctx context.Context, q Query) ([]Certificate, error) {
+	text, args := q.statement()
 	var found []Certificate
 	err := s.reading(func(st *statements) error { return st.rows(ctx, collect(&found), text, args...) })
 	if err != nil {
 		return nil, fmt.Errorf("finding certificates: %w", err)
 	}
-	return found, nil
+	return q.inOrder(found), nil
+}
+
+func (q Query) inOrder(found []Certificate) []Certificate {
+	if q.Newest {
+		slices.Reverse(found)
+	}
+	return found
 }
 
 const certificateColumns = `serial, issuer, purpose, cn, name, sans, key_type, state, caller, request_id, body_sha256,
 	not_before, not_after, deadline, intent, done, spki_sha256, tbs_sha256, csr, sealed, der, entry,
 	revoke_asked, revoked_at, reason, released_hold`
 
-// statement writes q. A non-zero time selects what has not expired then.
-func (q Query) statement(valid time.Time) (string, []any) {
+func (q Query) statement() (string, []any) {
 	var conditions []string
 	var args []any
 	and := func(condition string, arg any) {
@@ -123,15 +133,15 @@ func (q Query) statement(valid time.Time) (string, []any) {
 	}
 	for _, c := range []struct{ condition, value string }{
 		{"serial = %s", string(q.Serial)}, {"purpose = %s", string(q.Purpose)}, {"name = %s", q.Key},
-		{"issuer = %s", string(q.Issuer)}, {"caller = %s", q.Caller}, {"request_id = %s", q.RequestID},
+		{"issuer = %s", string(q.Issuer)}, {"caller = %s", q.Caller}, {"request_id = %s", q.RequestID}, {"spki_sha256 = %s", q.SPKI},
 		{"intent > (SELECT intent FROM certificate WHERE serial = %s)", string(q.After)},
 	} {
 		if c.value != "" {
 			and(c.condition, c.value)
 		}
 	}
-	if !valid.IsZero() {
-		and("not_after >= %s", micros(valid))
+	if !q.ValidAt.IsZero() {
+		and("not_after >= %s", micros(q.ValidAt))
 	}
 	if len(q.States) > 0 {
 		var places []string
@@ -146,6 +156,9 @@ func (q Query) statement(valid time.Time) (string, []any) {
 		text += " WHERE " + strings.Join(conditions, " AND ")
 	}
 	text += " ORDER BY intent"
+	if q.Newest {
+		text += " DESC"
+	}
 	if q.Limit > 0 {
 		// In the text, not as an argument: SQLite plans a statement anew for each value of a bound LIMIT,
 		// which cost more than the query. Limits are constants of the callers, so texts stay few.
