@@ -142,7 +142,7 @@ func bookCodes() []codeKind {
 		{"certificate.expired", isRefusal, "it has expired, so that there is nothing to revoke, release or renew"},
 		{"certificate.not_held", isRefusal, "it is revoked for good, so that there is nothing to release"},
 		{"already.revoked", isRefusal, "it is revoked already"},
-		{"revoke.too_many", isRefusal, "more certificates than `max`"},
+		{"revoke.too_many", isRefusal, "more certificates than `max`, or than one call looks at"},
 		{"directory.no_entry", isNow, "the directory has no entry of the name"},
 		{"directory.many_entries", isNow, "the directory has several entries of the name"},
 	}
