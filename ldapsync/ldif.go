@@ -68,6 +68,15 @@ func (d *LDIF) Close() error {
 	return nil
 }
 
+// Check tells whether the file is there and can be read as what it should be.
+func (d *LDIF) Check(context.Context) error {
+	m, err := d.acquire()
+	if err == nil {
+		d.release(m)
+	}
+	return err
+}
+
 // Find implements Directory. An entry without an entryUUID of its own is known by the one that it
 // would have if it had been made here.
 func (d *LDIF) Find(_ context.Context, purpose cert.Purpose, n name.Name) (string, error) {

@@ -161,7 +161,7 @@ func (s *siege) goOn(rounds int64) {
 // eventually waits until nothing is wrong, but not until connections end by themselves.
 func eventually(t *testing.T, wrong func() string) {
 	t.Helper()
-	for end := time.Now().Add(headerTime / 2); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		what := wrong()
 		if what == "" {
 			return

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -50,6 +51,7 @@ type PlaceConfig struct {
 // directory is what certificates are published to.
 type directory interface {
 	ldapsync.Directory
+	Check(ctx context.Context) error // tells whether it is there
 	Close() error
 }
 

@@ -344,6 +344,12 @@ func TestDegraded(t *testing.T) {
 		t.Fatal(err)
 	}
 	degraded("directory", "directory.down")
+	for range 125 { // it lasts between two visits of the debt, too
+		if _, h := m.health(t); len(h.Alarms) != 1 || h.Alarms[0].Code != "directory.down" {
+			t.Fatalf("%+v\n%s", h, m.daemon)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
 	run(t, "sh", "-c", `cd "$1" && rmdir directory.ldif && mv away directory.ldif`, "sh", m.dir)
 	whole()
 }

@@ -15,6 +15,7 @@ type switched struct {
 	mu      sync.Mutex
 	now     *opened
 	other   bool // nobody has looked at the directory since it became this one
+	away    bool // it was not there when somebody looked last
 	leaving sync.WaitGroup
 }
 
@@ -48,13 +49,13 @@ func (s *switched) use() (d *opened, done func()) {
 	return s.now, s.now.users.Done
 }
 
-// look keeps the connection to LDAP servers, and tells whether the directory has to be swept: it is another
-// one, or its servers were away. The error says that none can be reached.
+// look tells whether the directory is there, and keeps the connection to LDAP servers. It has to be swept if it is
+// another one, or was away. The error says that it is.
 func (s *switched) look(ctx context.Context) (sweep bool, err error) {
 	d, done := s.use()
 	defer done()
+	err = d.directory.Check(ctx)
 	if servers, ok := d.directory.(*ldapsync.LDAP); ok {
-		err = servers.Check(ctx)
 		select {
 		case <-servers.Reconnected():
 			sweep = true
@@ -63,7 +64,8 @@ func (s *switched) look(ctx context.Context) (sweep bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sweep, s.other = sweep || s.other, false
+	sweep, s.other = sweep || s.other || s.away && err == nil, false
+	s.away = err != nil
 	return sweep, err
 }
 

@@ -3,6 +3,7 @@ package site
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 // watched is a directory that tells how it is used.
 type watched struct {
 	directory
+	path           string
 	inside, closed atomic.Int64
 	enter, leave   chan struct{} // nil: nobody waits
 }
@@ -43,11 +45,15 @@ func (w *watched) Close() error {
 
 func newWatched(t *testing.T) *watched {
 	t.Helper()
-	d, err := ldapsync.OpenLDIF("ldif://"+filepath.Join(t.TempDir(), "directory.ldif"), true, "dc=example,dc=org")
+	path := filepath.Join(t.TempDir(), "directory.ldif")
+	if err := ldapsync.WriteEmpty(path, "dc=example,dc=org"); err != nil {
+		t.Fatal(err)
+	}
+	d, err := ldapsync.OpenLDIF("ldif://"+path, true, "dc=example,dc=org")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &watched{directory: d}
+	return &watched{directory: d, path: path}
 }
 
 // TestSwitched: a request ends with the directory that it began with, which is closed behind it, and one that
@@ -67,6 +73,21 @@ func TestSwitched(t *testing.T) {
 	for _, want := range []bool{true, false} {
 		if sweep, err := s.look(t.Context()); sweep != want || err != nil {
 			t.Errorf("another directory is swept once: %v, want %v; %v", sweep, want, err)
+		}
+	}
+	away := second.path + ".away"
+	if err := os.Rename(second.path, away); err != nil {
+		t.Fatal(err)
+	}
+	if sweep, err := s.look(t.Context()); sweep || err == nil {
+		t.Errorf("it is away: %v, %v", sweep, err)
+	}
+	if err := os.Rename(away, second.path); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		if sweep, err := s.look(t.Context()); sweep != want || err != nil {
+			t.Errorf("one that was away is swept once: %v, want %v; %v", sweep, want, err)
 		}
 	}
 	close(first.leave)
