@@ -307,7 +307,7 @@ func TestAnswersHeld(t *testing.T) {
 	for range maxHeldOne>>20 + maxWaitOne {
 		held = append(held, w.unread(config, "/rpc", "application/json", large))
 	}
-	eventually(t, func() string {
+	rightWithin(t, 6*placeTime, func() string { // those who wait come first
 		w.server.shelf.mu.Lock()
 		defer w.server.shelf.mu.Unlock()
 		if n, waiting := w.server.shelf.held["reader"], w.server.shelf.waiting["reader"]; n < maxHeldOne-8<<20 || waiting == 0 {
@@ -332,7 +332,7 @@ func TestAnswersHeld(t *testing.T) {
 	if err := c.Call(t.Context(), "ca.find", params, &a); err != nil || !a.OK {
 		t.Error(err, a.Msg)
 	}
-	eventually(t, func() string {
+	rightWithin(t, 6*placeTime, func() string { // those who wait come first
 		w.server.shelf.mu.Lock()
 		defer w.server.shelf.mu.Unlock()
 		if s := w.server.shelf; s.total+s.held["reader"]+s.held["provisioning"]+s.waits != 0 {

@@ -161,7 +161,12 @@ func (s *siege) goOn(rounds int64) {
 // eventually waits until nothing is wrong, but not until connections end by themselves.
 func eventually(t *testing.T, wrong func() string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	rightWithin(t, headerTime/2, wrong)
+}
+
+func rightWithin(t *testing.T, patience time.Duration, wrong func() string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		what := wrong()
 		if what == "" {
 			return

@@ -54,7 +54,7 @@ func (s *switched) use() (d *opened, done func()) {
 func (s *switched) look(ctx context.Context) (sweep bool, err error) {
 	d, done := s.use()
 	defer done()
-	err = d.directory.Check(ctx)
+	err = d.Check(ctx)
 	if servers, ok := d.directory.(*ldapsync.LDAP); ok {
 		select {
 		case <-servers.Reconnected():
