@@ -306,13 +306,6 @@ func otherwiseSpelled(err error) error {
 	return refuse("request.spelling", "%v; sign a request that spells names as the certificate has them, which a plan tells", err)
 }
 
-// finder reads the books: on the store's writer, or beside it.
-type finder func(store.Query) ([]store.Certificate, error)
-
-func (a *Authority) finder(ctx context.Context) finder {
-	return func(q store.Query) ([]store.Certificate, error) { return a.store.Find(ctx, q) }
-}
-
 // notRepeated refuses a second identical issue that names no request: it is more likely a retry by a
 // caller who does not know that ids make retries safe than a wish for two certificates. It looks at what
 // was announced after a certificate, or at all, and gives the newest of it.

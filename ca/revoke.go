@@ -12,7 +12,6 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
-	"github.com/chancery-ca/chancery/ca/name"
 	"github.com/chancery-ca/chancery/store"
 )
 
@@ -210,6 +209,7 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 	}
 	var selected []store.Certificate
 	var why *Refusal
+	var seen string // the name of what the caller may see
 	for _, c := range candidates {
 		_, err := w.request.May(c, 0)
 		if unseen(err, w.request.Serial != "") {
@@ -222,6 +222,7 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 		if err != nil {
 			return nil, err
 		}
+		seen = c.CN
 		if err := w.own(w.call.Who, c.Purpose, c.CN, c.SANs); err != nil {
 			return nil, err
 		}
@@ -237,8 +238,8 @@ func (w *revocation) selection(find finder, now time.Time) ([]store.Certificate,
 		most = defaultRevoke
 	}
 	switch {
-	case len(selected) > 0 && !all:
-		return nil, refuse("revoke.too_many", "%q has more certificates than one call can hit; name one by its serial", selected[0].CN)
+	case seen != "" && !all:
+		return nil, refuse("revoke.too_many", "%q has more certificates than one call looks at; name one by its serial", seen)
 	case len(selected) > most:
 		return nil, refuse("revoke.too_many", "this would hit %d certificates and max is %d; name one by its serial, or give a higher max", len(selected), most)
 	case len(selected) > 0:
@@ -314,36 +315,6 @@ func (w *revocation) changeOf(c store.Certificate, rule string) PlannedChange {
 		p.Directory = "none"
 	}
 	return p
-}
-
-// maxCandidates is how many certificates of a name are looked at, which is more than one call can hit.
-const maxCandidates = 2048
-
-// candidates gives the certificates with a serial, or with one of the names. Of a name with very many it gives the
-// newest, and of those only what has not expired; all tells whether that leaves out no other.
-func candidates(find finder, now time.Time, serial cert.Serial, names map[cert.Purpose]name.Name, states []store.State) (some []store.Certificate, all bool, err error) {
-	if serial != "" {
-		some, err = find(store.Query{Serial: serial, States: states})
-		return some, true, err
-	}
-	all = true
-	for _, p := range cert.Purposes() {
-		n, ok := names[p]
-		if !ok {
-			continue
-		}
-		q := store.Query{Purpose: p, Key: n.Key, States: states, Limit: maxCandidates, Newest: true}
-		found, err := find(q)
-		if err == nil && len(found) == maxCandidates {
-			q.ValidAt = now
-			found, err = find(q)
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		some, all = append(some, found...), all && len(found) < maxCandidates
-	}
-	return some, all, nil
 }
 
 // cannotRevoke tells why a certificate is past revoking, if it is.
