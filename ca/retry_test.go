@@ -208,7 +208,7 @@ func TestStoreBroken(t *testing.T) {
 	renew := RenewRequest{Serial: first.Serial, May: func(store.Certificate) (string, int, error) { return "test", 0, nil }}
 	_, err = w.authority.Renew(t.Context(), call("renew", "Bob"), renew)
 	stillUnknown(t, err)
-	_, err = w.revokeBy("revoke", RevokeRequest{Serial: first.Serial, Reason: cert.Superseded})
+	_, err = w.authority.Revoke(t.Context(), call("revoke", "Bob"), RevokeRequest{Serial: first.Serial, Reason: cert.Superseded, May: anyone})
 	stillUnknown(t, err)
 
 	w.must(errors.Join(locked.Rollback(), other.Close(), os.Remove(w.books()), os.Rename(away, w.books())))
