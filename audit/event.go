@@ -2,6 +2,8 @@ package audit
 
 import (
 	"fmt"
+	"reflect"
+	"sync"
 	"time"
 
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -317,13 +319,21 @@ func RequestIn(event Event) (*SignedRequest, bool) {
 
 // newEvent makes an empty event of the named kind.
 func newEvent(kind string) (Event, error) {
-	for _, e := range Events() {
-		if e.Type() == kind {
-			return e, nil
-		}
+	t, ok := eventTypes()[kind]
+	if !ok {
+		return nil, fmt.Errorf("no event is called %.40q", kind)
 	}
-	return nil, fmt.Errorf("no event is called %.40q", kind)
+	return reflect.New(t).Interface().(Event), nil
 }
+
+// eventTypes are the structs of the events by their kind.
+var eventTypes = sync.OnceValue(func() map[string]reflect.Type {
+	types := make(map[string]reflect.Type)
+	for _, e := range Events() {
+		types[e.Type()] = reflect.TypeOf(e).Elem()
+	}
+	return types
+})
 
 // Events gives one empty event of every kind.
 func Events() []Event {

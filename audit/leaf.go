@@ -51,28 +51,34 @@ type Leaf struct {
 	Event Event
 }
 
-// wire is the layout of a leaf: JSON with exactly these members in exactly this order.
-type wire struct {
-	V     int             `json:"v"`
-	Time  time.Time       `json:"time"`
-	Actor Actor           `json:"actor"`
-	Type  string          `json:"type"`
-	Event json.RawMessage `json:"event"`
+// A leaf is JSON with exactly the members of head, in this order, and the event as the last.
+type head struct {
+	V     int       `json:"v"`
+	Time  time.Time `json:"time"`
+	Actor Actor     `json:"actor"`
+	Type  string    `json:"type"`
 }
+
+// eventFollows stands between head and event. No text inside a leaf can contain it, since its quotes would be escaped.
+const eventFollows = `,"event":`
 
 // Encode writes a leaf. The leaf's time is cut to microseconds. Every time in it is put into UTC and
 // every text into valid UTF-8, in the event itself, so that what is said once is spelled in one way.
 func Encode(l Leaf) ([]byte, error) {
 	normalise(reflect.ValueOf(l.Event))
 	normalise(reflect.ValueOf(&l.Actor))
-	event, err := marshal(l.Event)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a %s event: %w", l.Event.Type(), err)
-	}
-	leaf, err := marshal(wire{1, l.Time.UTC().Truncate(time.Microsecond), l.Actor, l.Event.Type(), event})
+	var buf bytes.Buffer
+	err := appendJSON(&buf, head{1, l.Time.UTC().Truncate(time.Microsecond), l.Actor, l.Event.Type()})
 	if err != nil {
 		return nil, fmt.Errorf("encoding a %s leaf: %w", l.Event.Type(), err)
 	}
+	buf.Truncate(buf.Len() - len("}"))
+	buf.WriteString(eventFollows)
+	if err := appendJSON(&buf, l.Event); err != nil {
+		return nil, fmt.Errorf("encoding a %s event: %w", l.Event.Type(), err)
+	}
+	buf.WriteByte('}')
+	leaf := buf.Bytes()
 	if len(leaf) > MaxLeaf {
 		return nil, fmt.Errorf("a %s leaf of %d octets; at most %d", l.Event.Type(), len(leaf), MaxLeaf)
 	}
@@ -85,24 +91,29 @@ func Decode(leaf []byte) (Leaf, error) {
 	if len(leaf) > MaxLeaf {
 		return Leaf{}, fmt.Errorf("%w: %d octets, at most %d", ErrNotCanonical, len(leaf), MaxLeaf)
 	}
-	var w wire
-	if err := unmarshal(leaf, &w); err != nil {
+	begin, event, ok := bytes.Cut(leaf, []byte(eventFollows))
+	if !ok || !bytes.HasSuffix(event, []byte("}")) {
+		return Leaf{}, fmt.Errorf("%w: it has no event", ErrNotCanonical)
+	}
+	var h head
+	if err := json.Unmarshal(append(bytes.Clone(begin), '}'), &h); err != nil {
 		return Leaf{}, fmt.Errorf("%w: %w", ErrNotCanonical, err)
 	}
-	event, err := newEvent(w.Type)
-	if err != nil {
+	l := Leaf{Time: h.Time, Actor: h.Actor}
+	var err error
+	if l.Event, err = newEvent(h.Type); err != nil {
 		return Leaf{}, fmt.Errorf("%w: %w", ErrNotCanonical, err)
 	}
-	if err := unmarshal(w.Event, event); err != nil {
-		return Leaf{}, fmt.Errorf("%w: %s: %w", ErrNotCanonical, w.Type, err)
+	if err := json.Unmarshal(bytes.TrimSuffix(event, []byte("}")), l.Event); err != nil {
+		return Leaf{}, fmt.Errorf("%w: %s: %w", ErrNotCanonical, h.Type, err)
 	}
-	l := Leaf{Time: w.Time, Actor: w.Actor, Event: event}
+	// Whatever else was there is not written again.
 	again, err := Encode(l)
 	if err != nil {
 		return Leaf{}, fmt.Errorf("%w: %w", ErrNotCanonical, err)
 	}
-	if w.V != 1 || !bytes.Equal(again, leaf) {
-		return Leaf{}, fmt.Errorf("%w: a %s leaf in another spelling", ErrNotCanonical, w.Type)
+	if h.V != 1 || !bytes.Equal(again, leaf) {
+		return Leaf{}, fmt.Errorf("%w: a %s leaf in another spelling", ErrNotCanonical, h.Type)
 	}
 	return l, nil
 }
@@ -137,24 +148,13 @@ func normalise(v reflect.Value) {
 	}
 }
 
-func marshal(v any) ([]byte, error) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
+// appendJSON writes v on one line, without its end.
+func appendJSON(buf *bytes.Buffer, v any) error {
+	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
-}
-
-func unmarshal(data []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
 		return err
 	}
-	if dec.InputOffset() != int64(len(data)) {
-		return errors.New("bytes after the end")
-	}
+	buf.Truncate(buf.Len() - len("\n"))
 	return nil
 }
