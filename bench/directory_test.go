@@ -234,7 +234,7 @@ func (d *directory) owe(p person) error {
 		return err
 	}
 	_, err = d.store.Update(ctx, who, func(tx *store.Tx) (audit.Event, error) {
-		_, err := tx.Complete(c.Serial, p.der)
+		_, _, err := tx.Complete(c.Serial, p.der)
 		if err == nil {
 			_, err = tx.Owe(store.Directory, p.debt)
 		}

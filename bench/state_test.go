@@ -115,7 +115,7 @@ func multiply(b *testing.B, path string) {
 func complete(b *testing.B, s *store.Store, c store.Certificate) {
 	der := bytes.Repeat([]byte("d"), 600)
 	_, err := s.Update(context.Background(), audit.Actor{Kind: audit.ByDaemon}, func(tx *store.Tx) (audit.Event, error) {
-		_, err := tx.Complete(c.Serial, der)
+		_, _, err := tx.Complete(c.Serial, der)
 		return &audit.IssueDone{Serial: c.Serial, Fingerprint: cert.FingerprintOf(der)}, err
 	})
 	if err != nil {

@@ -387,15 +387,11 @@ func (a *Authority) complete(ctx context.Context, who audit.Actor, serial cert.S
 	var c store.Certificate
 	var debt *store.Debt
 	_, err := a.store.Update(ctx, who, func(tx *store.Tx) (audit.Event, error) {
-		revocation, err := tx.Complete(serial, der)
+		completed, revocation, err := tx.Complete(serial, der)
 		if err != nil {
 			return nil, err
 		}
-		found, err := tx.Find(store.Query{Serial: serial})
-		if err != nil || len(found) != 1 {
-			return nil, fmt.Errorf("reading certificate %s back: %d rows, %w", serial, len(found), err)
-		}
-		c = found[0]
+		c = completed
 		if a.published(c.Purpose) {
 			owed, err := tx.Owe(store.Directory, debtKey(c.Purpose, c.Key))
 			if err != nil {
@@ -447,7 +443,7 @@ func (a *Authority) answerIssue(ctx context.Context, call Call, c store.Certific
 	}
 	issued.Chain = chain.Certificates
 	if s != nil {
-		if issued.PKCS12, err = s.pkcs12(c.DER, chain.Certificates); err != nil {
+		if issued.PKCS12, err = s.pkcs12(c.DER, a.issuers[c.Purpose].cert, a.root); err != nil {
 			return nil, err
 		}
 		issued.Password = s.Password

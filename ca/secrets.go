@@ -19,10 +19,12 @@ type secrets struct {
 	Key      []byte   `json:"key"` // PKCS#8
 	Password string   `json:"password"`
 	Seed     [32]byte `json:"seed"` // of the salts in the PKCS#12: a retry gets the same octets
+
+	key any // Key, parsed
 }
 
 func newSecrets(random io.Reader, key crypto.Signer) (*secrets, error) {
-	var s secrets
+	s := secrets{key: key}
 	var err error
 	if s.Key, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
 		return nil, fmt.Errorf("encoding the subject's key: %w", err)
@@ -49,30 +51,22 @@ func parseSecrets(text []byte) (*secrets, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, fmt.Errorf("decoding the subject's secrets: %w", err)
 	}
+	var err error
+	if s.key, err = x509.ParsePKCS8PrivateKey(s.Key); err != nil {
+		return nil, fmt.Errorf("reading the subject's key: %w", err)
+	}
 	return &s, nil
 }
 
 // pkcs12 packs key, certificate and chain under the password: PBES2 with AES-256-CBC and HMAC-SHA-256,
 // the newest form that all readers in use accept. 2,048 iterations are enough because the password has
 // 150 random bits.
-func (s *secrets) pkcs12(certificate []byte, chain [][]byte) ([]byte, error) {
-	key, err := x509.ParsePKCS8PrivateKey(s.Key)
-	if err != nil {
-		return nil, fmt.Errorf("reading the subject's key: %w", err)
-	}
+func (s *secrets) pkcs12(certificate []byte, chain ...*x509.Certificate) ([]byte, error) {
 	leaf, err := x509.ParseCertificate(certificate)
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate: %w", err)
 	}
-	var above []*x509.Certificate
-	for _, der := range chain {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("reading the chain: %w", err)
-		}
-		above = append(above, c)
-	}
-	packed, err := pkcs12.Modern2023.WithRand(rand.NewChaCha8(s.Seed)).Encode(key, leaf, above, s.Password)
+	packed, err := pkcs12.Modern2023.WithRand(rand.NewChaCha8(s.Seed)).Encode(s.key, leaf, chain, s.Password)
 	if err != nil {
 		return nil, fmt.Errorf("packing the PKCS#12: %w", err)
 	}

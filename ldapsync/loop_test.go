@@ -90,7 +90,7 @@ func (o *office) issue(purpose cert.Purpose, cn, entry string) (cert.Serial, []b
 		return &audit.IssueIntent{Serial: c.Serial, Purpose: purpose, CN: n.Text}, tx.Reserve(c)
 	})
 	o.update(func(tx *store.Tx) (audit.Event, error) {
-		_, err := tx.Complete(c.Serial, der)
+		_, _, err := tx.Complete(c.Serial, der)
 		if err == nil {
 			_, err = tx.Owe(store.Directory, string(purpose)+"/"+n.Key)
 		}

@@ -44,7 +44,7 @@ func (w *world) fill(n int, cn string, revoked bool) {
 						NotAfter: tx.Now().Add(100*day + time.Duration(i)*time.Second), Deadline: tx.Now(), Entry: strings.Repeat("e", 36),
 					})
 					if err == nil {
-						_, err = tx.Complete(serial, []byte("der"))
+						_, _, err = tx.Complete(serial, []byte("der"))
 					}
 					if err == nil && revoked {
 						_, err = tx.Revoke(serial, tx.Now(), cert.CessationOfOperation)

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -118,13 +117,12 @@ func (s *Server) inBooks(ctx context.Context, own shown, c *caller) (stranger st
 	if own.leaf.Subject.CommonName != c.name { // a key that is pinned for somebody else
 		return "caller.unknown", nil
 	}
-	found, err := s.store.Find(ctx, store.Query{Serial: cert.SerialOf(own.leaf.SerialNumber), Limit: 1})
-	switch {
+	switch state, err := s.store.StateOf(ctx, cert.Caller, cert.SerialOf(own.leaf.SerialNumber), own.leaf.Raw); {
 	case err != nil:
 		return "", fmt.Errorf("looking the caller's certificate up: %w", err)
-	case len(found) == 0 || found[0].Purpose != cert.Caller || !bytes.Equal(found[0].DER, own.leaf.Raw):
+	case state == "":
 		return "caller.not_in_books", nil
-	case found[0].State != store.StateLive:
+	case state != store.StateLive:
 		return "caller.revoked", nil
 	}
 	return "", nil

@@ -143,7 +143,7 @@ func (r *recovery) fill(tx *store.Tx, index int64, leaf audit.Leaf) error {
 		}
 		return tx.Reserve(c)
 	case *audit.IssueDone:
-		if _, err := tx.Complete(e.Serial, r.certificates[e.Serial]); err != nil {
+		if _, _, err := tx.Complete(e.Serial, r.certificates[e.Serial]); err != nil {
 			return err
 		}
 		return r.oweEntry(tx, e.Serial)

@@ -44,25 +44,26 @@ func (tx *Tx) Reserve(c Certificate) error {
 	return tx.BindRequest(Request{c.Caller, c.RequestID, IssueMethod, c.BodySHA256, c.Serial, tx.index})
 }
 
-// Complete ends an open intent with the signed certificate in DER. If a revocation was asked for
-// meanwhile, the certificate is revoked at once, now, and the revocation is returned.
-func (tx *Tx) Complete(serial cert.Serial, der []byte) (*audit.Revocation, error) {
+// Complete ends an open intent with the signed certificate in DER, and gives what the books say then. If a
+// revocation was asked for meanwhile, the certificate is revoked at once, now, and the revocation is returned.
+func (tx *Tx) Complete(serial cert.Serial, der []byte) (Certificate, *audit.Revocation, error) {
 	c, err := tx.intent(serial)
 	if err != nil {
-		return nil, fmt.Errorf("completing serial %s: %w", serial, err)
+		return Certificate{}, nil, fmt.Errorf("completing serial %s: %w", serial, err)
 	}
-	state, at := StateLive, time.Time{}
 	var revocation *audit.Revocation
+	c.State, c.RevokedAt = StateLive, time.Time{}
 	if c.RevokeAsked {
-		state, at = StateRevoked, tx.now.Truncate(time.Second)
-		revocation = &audit.Revocation{Serial: serial, Issuer: c.Issuer, At: at, Reason: c.Reason}
+		c.State, c.RevokedAt = StateRevoked, tx.now.Truncate(time.Second)
+		revocation = &audit.Revocation{Serial: serial, Issuer: c.Issuer, At: c.RevokedAt, Reason: c.Reason}
 	}
+	c.DER, c.Done, c.RevokeAsked = der, tx.index, false
 	_, err = tx.exec("UPDATE certificate SET state = $1, der = $2, done = $3, revoke_asked = 0, revoked_at = $4 WHERE intent = $5",
-		state, blob(der), tx.index, micros(at), c.Intent)
+		c.State, blob(der), c.Done, micros(c.RevokedAt), c.Intent)
 	if err != nil {
-		return nil, fmt.Errorf("completing serial %s: %w", serial, err)
+		return Certificate{}, nil, fmt.Errorf("completing serial %s: %w", serial, err)
 	}
-	return revocation, nil
+	return c, revocation, nil
 }
 
 // Abandon ends an open intent whose serial number the key room has voided. The request id is free

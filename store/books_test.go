@@ -42,6 +42,40 @@ func TestBooksKeepWhatTheIntentSaid(t *testing.T) {
 	}
 }
 
+// TestStateOf: a state is that of the very certificate, not of another under its serial number.
+func TestStateOf(t *testing.T) {
+	s, _ := newStore(t)
+	c := certificate(1)
+	der := []byte("der of " + c.Serial)
+	state := func(p cert.Purpose, serial cert.Serial, der []byte) State {
+		t.Helper()
+		got, err := s.StateOf(t.Context(), p, serial, der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	mustUpdate(t, s, reserve(c))
+	if got := state(c.Purpose, c.Serial, nil); got != "" {
+		t.Errorf("an open intent is a certificate: %s", got)
+	}
+	mustUpdate(t, s, complete(c.Serial))
+	if got := state(c.Purpose, c.Serial, der); got != StateLive {
+		t.Errorf("it is %q", got)
+	}
+	for _, got := range []State{
+		state(cert.Caller, c.Serial, der), state(c.Purpose, certificate(2).Serial, der), state(c.Purpose, c.Serial, der[1:]), state(c.Purpose, c.Serial, nil),
+	} {
+		if got != "" {
+			t.Errorf("another is %s", got)
+		}
+	}
+	mustUpdate(t, s, revoke(c.Serial, epoch.Add(time.Second), cert.Superseded))
+	if got := state(c.Purpose, c.Serial, der); got != StateRevoked {
+		t.Errorf("it is %q", got)
+	}
+}
+
 func TestReserveSpendsSerialAndRequestOnce(t *testing.T) {
 	s, _ := newStore(t)
 	first := certificate(1)
@@ -120,9 +154,10 @@ func TestRevokingAnOpenIntentRevokesItAsItCompletes(t *testing.T) {
 	}
 	mustUpdate(t, s, revoke(c.Serial, epoch, cert.KeyCompromise))
 	clock.advance(time.Minute + 400*time.Millisecond)
+	var completed Certificate
 	var revocation *audit.Revocation
 	mustUpdate(t, s, func(tx *Tx) (event audit.Event, err error) {
-		revocation, err = tx.Complete(c.Serial, []byte("der"))
+		completed, revocation, err = tx.Complete(c.Serial, []byte("der"))
 		return &audit.IssueDone{Serial: c.Serial, Revocation: revocation}, err
 	})
 	want := &audit.Revocation{Serial: c.Serial, Issuer: c.Issuer, At: epoch.Add(time.Minute), Reason: cert.KeyCompromise}
@@ -130,6 +165,9 @@ func TestRevokingAnOpenIntentRevokesItAsItCompletes(t *testing.T) {
 		t.Fatal(diff)
 	}
 	got = one(t, s, Query{Serial: c.Serial})
+	if diff := cmp.Diff(got, completed); diff != "" {
+		t.Error(diff)
+	}
 	if got.State != StateRevoked || got.RevokeAsked || got.Reason != cert.KeyCompromise || !got.RevokedAt.Equal(want.At) {
 		t.Fatalf("%+v", got)
 	}

@@ -103,6 +103,20 @@ func (tx *Tx) Find(q Query) ([]Certificate, error) {
 	return q.inOrder(found), nil
 }
 
+// StateOf gives the state of exactly this certificate, or "" if the books do not hold it.
+func (s *Store) StateOf(ctx context.Context, p cert.Purpose, serial cert.Serial, der []byte) (State, error) {
+	ctx = context.WithoutCancel(ctx) // see Request
+	var state State
+	err := s.reading(func(st *statements) error {
+		return st.rows(ctx, func(rows *sql.Rows) error { return rows.Scan(&state) },
+			"SELECT state FROM certificate WHERE serial = $1 AND purpose = $2 AND der = $3", serial, p, der)
+	})
+	if err != nil {
+		return "", fmt.Errorf("looking up certificate %s: %w", serial, err)
+	}
+	return state, nil
+}
+
 func (s *Store) find(ctx context.Context, q Query) ([]Certificate, error) {
 	text, args := q.statement()
 	var found []Certificate

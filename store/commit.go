@@ -197,9 +197,13 @@ func (s *Store) fillBatch(b *batch, jobs []*job) error {
 	if err := s.catchUp(b); err != nil {
 		return err
 	}
-	for _, j := range jobs {
-		if err := s.attempt(b, j); err != nil {
-			return err
+	if len(jobs) == 1 {
+		s.perform(b, jobs[0]) // if it fails, nothing is kept of the transaction
+	} else {
+		for _, j := range jobs {
+			if err := s.attempt(b, j); err != nil {
+				return err
+			}
 		}
 	}
 	for rest := b.leaves; len(rest) > 0; {
@@ -233,12 +237,7 @@ func (s *Store) attempt(b *batch, j *job) error {
 	if err := b.engine.do("SAVEPOINT change"); err != nil {
 		return fmt.Errorf("setting a savepoint: %w", err)
 	}
-	tx := &Tx{write: b.engine.write, now: s.Now(), index: b.start + int64(len(b.leaves))}
-	j.err = guard(tx, j.change)
-	if j.err == nil {
-		j.err = tx.err
-	}
-	tx.err = errTxOver
+	s.perform(b, j)
 	if j.err != nil {
 		// If an error inside change made SQLite undo the whole transaction, this fails, and so does
 		// the batch: what ran before it is gone as well.
@@ -249,13 +248,23 @@ func (s *Store) attempt(b *batch, j *job) error {
 	if err := b.engine.do("RELEASE change"); err != nil {
 		return fmt.Errorf("releasing a savepoint: %w", err)
 	}
+	return nil
+}
+
+// perform runs one change and takes up what it did, or leaves its error in j. What a failing one wrote is still there.
+func (s *Store) perform(b *batch, j *job) {
+	tx := &Tx{write: b.engine.write, now: s.Now(), index: b.start + int64(len(b.leaves))}
+	j.err = guard(tx, j.change)
+	if j.err == nil {
+		j.err = tx.err
+	}
+	tx.err = errTxOver
 	if j.err == nil {
 		b.leaves = append(b.leaves, tx.leaves...)
 		b.owed = append(b.owed, tx.owed...)
 		b.paid = append(b.paid, tx.paid...)
 		b.wrote = b.wrote || tx.wrote || len(tx.leaves) > 0
 	}
-	return nil
 }
 
 // guard turns a panic of a change into its error.

@@ -15,9 +15,13 @@ import (
 
 const callers = 32
 
-// crowd runs do for n numbers from so many goroutines, and gives the entries of those that were
-// acknowledged.
+// crowd runs do for n numbers from many goroutines, and gives the entries of those that were acknowledged.
 func crowd(n int, do func(n int) (audit.Entry, error)) (acked map[int]audit.Entry, failed map[int]error) {
+	return by(callers, n, do)
+}
+
+// by runs do for n numbers from so many goroutines.
+func by(callers, n int, do func(n int) (audit.Entry, error)) (acked map[int]audit.Entry, failed map[int]error) {
 	acked, failed = make(map[int]audit.Entry), make(map[int]error)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -73,9 +77,15 @@ func TestCallersShareCommits(t *testing.T) {
 }
 
 func TestFailingAndPanickingChangesTakeNoIndex(t *testing.T) {
+	for _, callers := range []int{1, callers} { // alone, and among others in one transaction
+		t.Run(fmt.Sprint(callers), func(t *testing.T) { failing(t, callers) })
+	}
+}
+
+func failing(t *testing.T, callers int) {
 	s, _ := newStore(t)
 	wrong := errors.New("wrong")
-	acked, failed := crowd(640, func(n int) (audit.Entry, error) {
+	acked, failed := by(callers, 640, func(n int) (audit.Entry, error) {
 		return s.Update(context.Background(), who, func(tx *Tx) (audit.Event, error) {
 			event, err := reserve(certificate(n))(tx)
 			if err == nil {
@@ -108,29 +118,33 @@ func TestFailingAndPanickingChangesTakeNoIndex(t *testing.T) {
 // transaction that the error undid.
 func TestAChangeThatIgnoresTheEngineFails(t *testing.T) {
 	for _, fault := range []string{"no statement", "ROLLBACK"} { // SQLite rolls back by itself when the disk is full
-		t.Run(fault, func(t *testing.T) {
-			s, _ := newStore(t)
-			acked, failed := crowd(320, func(n int) (audit.Entry, error) {
-				return s.Update(context.Background(), who, func(tx *Tx) (audit.Event, error) {
-					if n%80 == 5 {
-						tx.exec(fault)
-					}
-					tx.Reserve(certificate(n))
-					return intentOf(certificate(n)), nil
-				})
-			})
-			for n := range 4 {
-				if _, wrong := acked[n*80+5]; wrong {
-					t.Errorf("change %d was acknowledged", n*80+5)
-				}
-			}
-			t.Logf("%d acknowledged, %d failed", len(acked), len(failed))
-			if fault != "ROLLBACK" && len(failed) != 4 || len(acked) == 0 {
-				t.Error("others failed with it")
-			}
-			hold(t, s, acked)
-		})
+		for _, callers := range []int{1, callers} {
+			t.Run(fmt.Sprint(fault, " ", callers), func(t *testing.T) { ignoring(t, callers, fault) })
+		}
 	}
+}
+
+func ignoring(t *testing.T, callers int, fault string) {
+	s, _ := newStore(t)
+	acked, failed := by(callers, 320, func(n int) (audit.Entry, error) {
+		return s.Update(context.Background(), who, func(tx *Tx) (audit.Event, error) {
+			if n%80 == 5 {
+				tx.exec(fault)
+			}
+			tx.Reserve(certificate(n))
+			return intentOf(certificate(n)), nil
+		})
+	})
+	for n := range 4 {
+		if _, wrong := acked[n*80+5]; wrong {
+			t.Errorf("change %d was acknowledged", n*80+5)
+		}
+	}
+	t.Logf("%d acknowledged, %d failed", len(acked), len(failed))
+	if (fault != "ROLLBACK" || callers == 1) && len(failed) != 4 || len(acked) == 0 {
+		t.Error("others failed with it")
+	}
+	hold(t, s, acked)
 }
 
 func TestATxEndsWithItsChange(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -84,7 +85,13 @@ func reserve(c Certificate) func(*Tx) (audit.Event, error) {
 func complete(serial cert.Serial) func(*Tx) (audit.Event, error) {
 	return func(tx *Tx) (audit.Event, error) {
 		der := []byte("der of " + serial)
-		revocation, err := tx.Complete(serial, der)
+		completed, revocation, err := tx.Complete(serial, der)
+		if err == nil {
+			found, missing := tx.Find(Query{Serial: serial})
+			if diff := cmp.Diff([]Certificate{completed}, found); missing != nil || diff != "" {
+				err = fmt.Errorf("what was completed is not what is found: %w\n%s", missing, diff)
+			}
+		}
 		return &audit.IssueDone{Serial: serial, Fingerprint: cert.FingerprintOf(der), Revocation: revocation}, err
 	}
 }

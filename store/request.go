@@ -22,6 +22,7 @@ const selectRequest = "SELECT method, body_sha256, serial, position FROM request
 
 // Request tells whether and on what the caller has spent a request id.
 func (s *Store) Request(ctx context.Context, caller, id string) (Request, bool, error) {
+	ctx = context.WithoutCancel(ctx) // one row is not worth the two goroutines that would wait for ctx to end
 	r, found := Request{Caller: caller, ID: id}, false
 	err := s.reading(func(st *statements) error { return st.rows(ctx, r.scan(&found), selectRequest, caller, id) })
 	return r.or(found, err)
