@@ -3,7 +3,6 @@ package audit
 import (
 	"fmt"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -319,29 +318,32 @@ func RequestIn(event Event) (*SignedRequest, bool) {
 
 // newEvent makes an empty event of the named kind.
 func newEvent(kind string) (Event, error) {
-	t, ok := eventTypes()[kind]
-	if !ok {
-		return nil, fmt.Errorf("no event is called %.40q", kind)
+	for _, e := range kinds() {
+		if e.Type() == kind {
+			return empty(e), nil
+		}
 	}
-	return reflect.New(t).Interface().(Event), nil
+	return nil, fmt.Errorf("no event is called %.40q", kind)
 }
-
-// eventTypes are the structs of the events by their kind.
-var eventTypes = sync.OnceValue(func() map[string]reflect.Type {
-	types := make(map[string]reflect.Type)
-	for _, e := range Events() {
-		types[e.Type()] = reflect.TypeOf(e).Elem()
-	}
-	return types
-})
 
 // Events gives one empty event of every kind.
 func Events() []Event {
-	return []Event{
-		new(LogOpened), new(RootNamed), new(IssuerNamed), new(RootListNamed),
-		new(ServiceStarted), new(ConfigReloaded), new(ServiceStopped), new(LogRecovered),
-		new(RequestRefused), new(RequestPlanned), new(StrangersTurnedAway),
-		new(IssueIntent), new(IssueDone), new(IssueAbandoned), new(IssueAnswering), new(IssueRedelivered),
-		new(RevokeDone), new(ReleaseDone), new(CRLIntent), new(CRLSigned), new(CRLPublished), new(DirectoryPublished),
+	var all []Event
+	for _, e := range kinds() {
+		all = append(all, empty(e))
+	}
+	return all
+}
+
+func empty(kind Event) Event { return reflect.New(reflect.TypeOf(kind).Elem()).Interface().(Event) }
+
+// kinds gives a nil pointer of every kind of event, so that asking for their types costs nothing.
+func kinds() [22]Event {
+	return [...]Event{
+		(*LogOpened)(nil), (*RootNamed)(nil), (*IssuerNamed)(nil), (*RootListNamed)(nil),
+		(*ServiceStarted)(nil), (*ConfigReloaded)(nil), (*ServiceStopped)(nil), (*LogRecovered)(nil),
+		(*RequestRefused)(nil), (*RequestPlanned)(nil), (*StrangersTurnedAway)(nil),
+		(*IssueIntent)(nil), (*IssueDone)(nil), (*IssueAbandoned)(nil), (*IssueAnswering)(nil), (*IssueRedelivered)(nil),
+		(*RevokeDone)(nil), (*ReleaseDone)(nil), (*CRLIntent)(nil), (*CRLSigned)(nil), (*CRLPublished)(nil), (*DirectoryPublished)(nil),
 	}
 }
