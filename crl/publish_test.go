@@ -267,7 +267,7 @@ func TestPushFails(t *testing.T) {
 	debt := w.revoke(issued.Serial, cert.Superseded)
 	tip, from := w.tip(), w.head()
 	release := w.stuck()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	var last store.Debt
 	for attempt := 1; attempt <= 2; attempt++ {
@@ -281,7 +281,7 @@ func TestPushFails(t *testing.T) {
 		}
 		last = owed
 		w.clock.step(lastRetry)
-		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 	}
 	if got := w.types(from); got != "crl.intent crl.signed" {

@@ -26,7 +26,8 @@ type overSSH struct {
 
 	mu     sync.Mutex
 	client *ssh.Client
-	idle   *time.Timer // closes the client
+	ended  chan struct{} // closed when the client's connection is
+	idle   *time.Timer   // closes the client
 }
 
 // maxIdle is how long a connection is kept. A publication has three sessions
@@ -122,7 +123,7 @@ func (s *overSSH) session(ctx context.Context) (*ssh.Session, func() error, erro
 			if err != nil {
 				return nil, nil, err
 			}
-			s.client = client
+			s.take(client)
 		}
 		client := s.client
 		if s.idle != nil {
@@ -130,7 +131,7 @@ func (s *overSSH) session(ctx context.Context) (*ssh.Session, func() error, erro
 			s.idle = nil // for one that fires just now
 		}
 		stop := context.AfterFunc(ctx, func() { _ = client.Close() })
-		session, err := client.NewSession()
+		session, err := s.open(ctx)
 		if err == nil {
 			return session, func() error {
 				_ = session.Close() // says EOF when the other side was faster
@@ -150,6 +151,38 @@ func (s *overSSH) session(ctx context.Context) (*ssh.Session, func() error, erro
 		if fresh || ctx.Err() != nil {
 			return nil, nil, explain(ctx, fmt.Errorf("opening a session at %s: %w", s.address, err))
 		}
+	}
+}
+
+// take keeps a connection for the next sessions.
+func (s *overSSH) take(client *ssh.Client) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = client.Wait() // how it ended, whoever uses it hears
+	}()
+	s.client, s.ended = client, ended
+}
+
+// open opens a session. The library waits without end for one that is asked for while the connection ends, between
+// its last look at those who wait and the closing: the goroutine that does so is left behind.
+func (s *overSSH) open(ctx context.Context) (*ssh.Session, error) {
+	type outcome struct {
+		session *ssh.Session
+		err     error
+	}
+	opened, client := make(chan outcome, 1), s.client
+	go func() {
+		session, err := client.NewSession()
+		opened <- outcome{session, err}
+	}()
+	select {
+	case o := <-opened:
+		return o.session, o.err
+	case <-s.ended:
+		return nil, errors.New("the connection ended")
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
