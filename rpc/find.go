@@ -36,8 +36,8 @@ type findParams struct {
 
 // pageParams are what every method has that answers a page at a time.
 type pageParams struct {
-	Limit int    `json:"limit,omitempty" help:"certificates in an answer at the most, 1 to 1000; 0 is 100"`
-	After string `json:"after,omitempty" help:"the next of the answer before, unchanged"`
+	Limit int    `json:"limit,omitempty" help:"certificates in an answer at the most, 1 to 1000; 0 is 100" flag:"limit" arg:"N"`
+	After string `json:"after,omitempty" help:"the next of the answer before, unchanged" flag:"after" arg:"NEXT"`
 }
 
 // pageDetail tells whether there is another page.

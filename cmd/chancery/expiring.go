@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"time"
 
@@ -21,14 +21,15 @@ func expiringCommand() *cobra.Command {
 		Short: "Show which certificates end soon",
 		Long: `Ask the running service which live certificates end within some days, the first to end first, of those that
 a grant of the caller covers. What is superseded has a successor: a live certificate of the same purpose and
-name that ends later.`,
+name that ends later.
+
+` + allPages,
 		Example: `  chancery expiring --dir ca --within 14 --purpose server
   chancery expiring --dir ca --output json | jq -r '.certificates[] | select(.superseded | not) | .cn'`,
 		Args:              exactly(0, "takes no argument"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			params := wanted.params()
-			params["limit"] = 1000
 			if params["within_days"] == nil {
 				params["within_days"] = 30
 			}
@@ -49,53 +50,17 @@ type ending struct {
 	Superseded bool      `json:"superseded"`
 }
 
-// pages asks page after page for certificates, and gives them whole as the service tells them, and what it
-// has to say of the caller's own.
-func (s *service) pages(ctx context.Context, w io.Writer, method string, params map[string]any) (all []json.RawMessage, notice string, err error) {
-	all = []json.RawMessage{}
-	for next := ""; ; {
-		if err := s.open(); err != nil { // asking closes the connection
-			return nil, "", err
-		}
-		answer, err := s.ask(ctx, method, params, sameCommand(""))
-		if err != nil {
-			return nil, "", errors.Join(printRefusal(w, answer, s.output), err)
-		}
-		var detail struct {
-			Certificates []json.RawMessage `json:"certificates"`
-			Next         string            `json:"next"`
-			Notice       string            `json:"notice"`
-		}
-		if err := json.Unmarshal(answer.Detail, &detail); err != nil {
-			return nil, "", fmt.Errorf("%w: reading the answer: %w", errUnsettled, err)
-		}
-		all, notice = append(all, detail.Certificates...), detail.Notice
-		if detail.Next == "" || detail.Next == next {
-			return all, notice, nil
-		}
-		next = detail.Next
-		params["after"] = next
-	}
-}
-
-// noticed adds what the service has to say of the caller's own certificate to what a program gets.
-func noticed(shown map[string]any, notice string) map[string]any {
-	if notice != "" {
-		shown["notice"] = notice
-	}
-	return shown
-}
-
-// expiring shows what ends soon. A program gets all certificates in one object.
+// expiring shows what ends soon.
 func (s *service) expiring(ctx context.Context, w io.Writer, params map[string]any) error {
-	all, notice, err := s.pages(ctx, w, "ca.expiring", params)
+	all, err := s.pages(ctx, w, "ca.expiring", params)
 	if err != nil {
 		return err
 	}
 	if s.output == "json" {
-		return writeJSON(w, noticed(map[string]any{"within_days": params["within_days"], "certificates": all}, notice))
+		return all.writeJSON(w, map[string]any{"within_days": params["within_days"]})
 	}
-	return printExpiring(w, all, time.Now())
+	all.showNext(os.Stderr)
+	return printExpiring(w, all.Certificates, time.Now())
 }
 
 func printExpiring(w io.Writer, all []json.RawMessage, now time.Time) error {
