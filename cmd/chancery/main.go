@@ -26,14 +26,14 @@ var version = "dev"
 const (
 	exitRefused   = 1 // understood, and not done
 	exitUsage     = 2 // the command line or the configuration
-	exitUnknown   = 3 // unreachable, or the outcome is not known
+	exitUnknown   = 3 // unreachable, or the outcome is not known, or could not be told
 	exitIntegrity = 4 // the log, the books or the world contradict each other
 )
 
 // exitCodes is their documentation.
 const exitCodes = `Exit codes: 0 done; 1 understood, and not done; 2 the command line or the configuration; 3 the service or
-the key room is not there, the outcome is unknown, or a process ended by itself; 4 log, books and world
-contradict each other.`
+the key room is not there, the outcome is unknown or could not be written, or a process ended by itself;
+4 log, books and world contradict each other.`
 
 // errUsage marks errors of the command line.
 var errUsage = errors.New("usage")
@@ -41,7 +41,13 @@ var errUsage = errors.New("usage")
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := newCommand().ExecuteContext(ctx)
+	out := &output{file: os.Stdout}
+	root := newCommand()
+	root.SetOut(out)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.failed
+	}
 	if err == nil {
 		return
 	}

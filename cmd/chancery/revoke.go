@@ -131,14 +131,20 @@ func (o *revokeOptions) run(ctx context.Context, w io.Writer) error {
 	if err := o.open(); err != nil {
 		return err
 	}
-	answer, err := o.ask(ctx, o.method, params, sameCommand(requestID))
+	again := sameCommand(requestID)
+	answer, err := o.ask(ctx, o.method, params, again)
 	if err != nil {
 		return errors.Join(printRefusal(w, answer, o.output), err)
 	}
 	if o.output == "json" {
-		return writeJSON(w, answer)
+		err = writeJSON(w, answer)
+	} else {
+		err = o.print(w, answer)
 	}
-	return o.print(w, answer)
+	if err != nil {
+		return fmt.Errorf("%w: the call was carried out; for the answer ask again: %s", err, again)
+	}
+	return nil
 }
 
 // listState is how far a list is.

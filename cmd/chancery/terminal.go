@@ -13,7 +13,7 @@ import (
 
 // isTerminal tells whether somebody looks at what is written there, or types what is read.
 func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
+	file, ok := stream.(interface{ Fd() uintptr })
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
