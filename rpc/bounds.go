@@ -73,11 +73,16 @@ func (conf Grant) checkBounds() *ConfigError {
 }
 
 func (conf Grant) checkLists() *ConfigError {
-	if conf.KeyTypes != nil && len(conf.KeyTypes) == 0 {
-		return wrongAt("key_types", "key_types is empty: leave it out, or name some")
-	}
-	if conf.Reasons != nil && len(conf.Reasons) == 0 {
-		return wrongAt("reasons", "reasons is empty: leave it out, or name some")
+	for _, list := range []struct {
+		key   string
+		empty bool
+	}{
+		{"domains", conf.Domains != nil && len(conf.Domains) == 0}, {"networks", conf.Networks != nil && len(conf.Networks) == 0},
+		{"key_types", conf.KeyTypes != nil && len(conf.KeyTypes) == 0}, {"reasons", conf.Reasons != nil && len(conf.Reasons) == 0},
+	} {
+		if list.empty {
+			return wrongAt(list.key, "%s is empty: leave it out, or name some", list.key)
+		}
 	}
 	for _, m := range conf.Methods {
 		if conf.Own && !ofExisting(m) {

@@ -143,6 +143,9 @@ func newCaller(conf Caller, granted []string, now func() time.Time) (c *caller, 
 	}
 	c = &caller{name: conf.Name, now: now, limit: rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond))),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce)}
+	if conf.SigningKeys != nil && len(conf.SigningKeys) == 0 {
+		wrong = append(wrong, wrongAt("signing_keys", "signing_keys is empty: leave it out, and requests are not signed, or name some"))
+	}
 	signers, bad := newSigners(conf.SigningKeys)
 	c.signers, wrong = signers, append(wrong, bad...)
 	for i, g := range conf.Grants {

@@ -91,7 +91,7 @@ func readConfig(path string) (c Config, d *document, err error) {
 	if c, d, err = parseConfig(path); err != nil {
 		return c, d, err
 	}
-	return c, d, d.problems(errors.Join(c.resolve(filepath.Dir(c.Path)), c.check()))
+	return c, d, d.problems(errors.Join(c.resolve(filepath.Dir(c.Path)), d.unsaid(c), c.check()))
 }
 
 func parseConfig(path string) (c Config, d *document, err error) {

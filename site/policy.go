@@ -22,7 +22,7 @@ func LoadPolicy(path string) (*rpc.Policy, error) {
 		return nil, err
 	}
 	p, err := c.policy()
-	return p, d.problems(err)
+	return p, d.problems(errors.Join(d.unsaid(c), err))
 }
 
 func (c *Config) policy() (*rpc.Policy, error) {
