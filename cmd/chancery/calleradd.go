@@ -52,6 +52,9 @@ refused, unless --returning says that it is the same one. Whoever edits the file
   chancery caller add /etc/chancery desk --method ca.hold --purpose user --name '*' --per-hour 20 --max 1`,
 		Args: exactly(2, "DIR NAME"), ValidArgsFunction: folders,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noneZero(cmd.Flags(), "max-days", "max", "per-hour"); err != nil {
+				return err
+			}
 			return o.run(cmd.Context(), cmd.OutOrStdout(), args[0], args[1])
 		},
 	}

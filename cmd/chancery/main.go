@@ -74,9 +74,12 @@ func newCommand() *cobra.Command {
 		Long: `An isolated certificate authority: make it, run it, check it, ask it.
 
 ` + exitCodes,
-		Args:          subcommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		Version:       version,
+		Args:    subcommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return noneEmpty(cmd.Flags())
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -121,17 +124,6 @@ func subcommand(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%w: there is no command %q; did you mean %s?", errUsage, args[0], strings.Join(near, " or "))
 	}
 	return fmt.Errorf("%w: there is no command %q; %s --help tells which there are", errUsage, args[0], cmd.CommandPath())
-}
-
-// flagError makes a flag that cannot be read a usage error. Flags are read before words: of a command that is
-// misspelt they are all unknown, and the command is what is wrong.
-func flagError(cmd *cobra.Command, err error) error {
-	if cmd.HasSubCommands() {
-		if wrong := subcommand(cmd, cmd.Flags().Args()); wrong != nil {
-			return wrong
-		}
-	}
-	return fmt.Errorf("%w: %w", errUsage, err)
 }
 
 // binaries is the folder of the other programs: they are installed beside this one.

@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/chancery-ca/chancery/rpc/client"
 	"github.com/chancery-ca/chancery/site"
@@ -65,9 +64,6 @@ func (s *service) flags(cmd *cobra.Command) {
 		if err := cmd.ValidateFlagGroups(); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
 		}
-		if name := givenEmpty(cmd); name != "" {
-			return fmt.Errorf("%w: --%s is empty; leave it out instead", errUsage, name)
-		}
 		switch named := cmd.Flags().Changed("caller"); {
 		case s.dir == "" && named && s.signingKey == "":
 			return fmt.Errorf("%w: --caller goes with --dir or --signing-key", errUsage)
@@ -76,17 +72,6 @@ func (s *service) flags(cmd *cobra.Command) {
 		}
 		return checkOutput(cmd, args)
 	}
-}
-
-// givenEmpty names a flag that was given and is empty, as with a variable of a script that is not set. It would
-// mean less than was meant: another request id, or every purpose.
-func givenEmpty(cmd *cobra.Command) (name string) {
-	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if f.Value.String() == "" {
-			name = f.Name
-		}
-	})
-	return name
 }
 
 // open reads what the flags name. No call is made yet.
