@@ -128,6 +128,12 @@ func (c clientProgram) test(t *testing.T) {
 	if code, again := c.call(t, c.address, "issue", "user", c.name, c.id); code != 0 || !strings.HasSuffix(out, again) {
 		t.Errorf("a retry: exit code %d\n%s\nwant\n%s", code, again, out)
 	}
+	// Whoever cannot be told is not done.
+	deaf := c
+	deaf.run = append([]string{"sh", "-c", `exec "$@" >/dev/full`, "sh"}, c.run...)
+	if code, out := deaf.call(t, c.address, "issue", "user", c.name, c.id); code != 3 || !strings.Contains(out, "done, and not written: ") || !strings.Contains(out, "run the same command again") {
+		t.Errorf("with a full disk behind the output: exit code %d\n%s", code, out)
+	}
 	c.logSays(t, " issue.done ", 1)
 
 	// A refusal, and a fault.

@@ -100,19 +100,26 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "refused:", a.Msg, d.Code)
 		return 1
 	}
-	fmt.Println(a.Msg)
+	if err := hand(a.Msg, d, id); err != nil {
+		fmt.Fprintln(os.Stderr, "done, and not written:", err, "- run the same command again")
+		return 3
+	}
 	if d.RevokedAt != "" {
 		return 1 // a retry, and somebody has revoked the certificate since
 	}
-	if d.PKCS12 != nil {
-		// The same request id always gets the same octets, so the file can be written again.
-		if err := os.WriteFile(id+".p12", d.PKCS12, 0o600); err != nil {
-			fmt.Fprintln(os.Stderr, "issued, and not written:", err, "- run the same command again")
-			return 3
-		}
-		fmt.Println("password", d.Password)
-	}
 	return 0
+}
+
+func hand(msg string, d detail, id string) error {
+	if _, err := fmt.Println(msg); err != nil || d.RevokedAt != "" || d.PKCS12 == nil {
+		return err
+	}
+	// The same request id always gets the same octets, so the file can be written again.
+	if err := os.WriteFile(id+".p12", d.PKCS12, 0o600); err != nil {
+		return err
+	}
+	_, err := fmt.Println("password", d.Password)
+	return err
 }
 
 func main() { os.Exit(run(os.Args[1:])) }

@@ -6,7 +6,7 @@
 //
 // URL is https://HOST:PORT/rpc; FOLDER holds root.pem, caller.pem and caller.key. Exit code 0: done, 1: refused,
 // 2: the call is wrong, 3: it is not known how it ended; run the same command again.
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync, writeSync } from "node:fs";
 import { request } from "node:https";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -71,14 +71,14 @@ const { ok, msg, detail } =
     ? await ask(url, folder, "ca.issue", { purpose: first, cn: second, request_id: id })
     : await ask(url, folder, "ca.revoke", { serial: first, reason: second, request_id: id });
 if (!ok) finish(1, `refused: ${msg} ${detail.code}`);
-console.log(msg);
-if (detail.revoked_at) process.exit(1); // a retry, and somebody has revoked the certificate since
-if (detail.pkcs12) {
-  try {
+try {
+  writeSync(1, `${msg}\n`); // console.log would not tell whether it was written
+  if (detail.revoked_at) process.exit(1); // a retry, and somebody has revoked the certificate since
+  if (detail.pkcs12) {
     // The same request_id always gets the same octets, so the file can be written again.
     writeFileSync(`${id}.p12`, Buffer.from(detail.pkcs12, "base64"), { mode: 0o600 });
-  } catch (error) {
-    finish(3, `issued, and not written: ${error.message} - run the same command again`);
+    writeSync(1, `password ${detail.password}\n`);
   }
-  console.log(`password ${detail.password}`);
+} catch (error) {
+  finish(3, `done, and not written: ${error.message} - run the same command again`);
 }

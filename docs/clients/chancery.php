@@ -20,6 +20,13 @@ function finish(int $code, string $text): never
     exit($code);
 }
 
+function say(string $text): void
+{
+    if (@fwrite(STDOUT, $text . "\n") === false) { // echo would not tell
+        finish(3, 'done, and not written: ' . error_get_last()['message'] . ' - run the same command again');
+    }
+}
+
 function post(string $url, string $folder, string $body): ?array
 {
     $curl = curl_init($url);
@@ -76,7 +83,7 @@ $detail = $answer['detail'];
 if (!$answer['ok']) {
     finish(1, "refused: {$answer['msg']} {$detail['code']}");
 }
-echo $answer['msg'], "\n";
+say($answer['msg']);
 if (isset($detail['revoked_at'])) {
     exit(1); // a retry, and somebody has revoked the certificate since
 }
@@ -84,7 +91,7 @@ if (isset($detail['pkcs12'])) {
     // The same request_id always gets the same octets, so the file can be written again.
     umask(0077);
     if (file_put_contents("$id.p12", base64_decode($detail['pkcs12'], true)) === false) {
-        finish(3, 'issued, and not written - run the same command again');
+        finish(3, "done, and not written: $id.p12 - run the same command again");
     }
-    echo 'password ', $detail['password'], "\n";
+    say('password ' . $detail['password']);
 }

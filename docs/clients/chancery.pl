@@ -10,6 +10,7 @@ use strict;
 use warnings;
 use Encode qw(decode);
 use Fcntl;
+use IO::Handle;
 use RPC::XML;
 use RPC::XML::Client;
 
@@ -79,13 +80,16 @@ if ($what eq 'issue') {
     finish(2, 'issue or revoke');
 }
 finish(1, "refused: $msg $detail->{code}") if !$ok;
-print "$msg\n";
+sub unwritten { finish(3, "done, and not written: $! - run the same command again") }
+
+STDOUT->autoflush(1);    # so that each print tells whether it was written
+print "$msg\n" or unwritten();
 exit 1 if exists $detail->{revoked_at};    # a retry, and somebody has revoked the certificate since
 if (exists $detail->{pkcs12}) {
     # The same request_id always gets the same octets, so the file can be written again.
     my $file;
     my $written = sysopen($file, "$request_id.p12", O_WRONLY | O_CREAT | O_TRUNC, 0600)
         && binmode($file) && print({$file} $detail->{pkcs12}) && close $file;
-    finish(3, "issued, and not written: $! - run the same command again") if !$written;
-    print "password $detail->{password}\n";
+    unwritten() if !$written;
+    print "password $detail->{password}\n" or unwritten();
 }

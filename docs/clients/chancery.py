@@ -67,18 +67,23 @@ def main(url, folder, what, first, second, request_id):
     if not ok:
         print("refused:", msg, detail["code"], file=sys.stderr)
         return 1
-    print(msg)
+    try:
+        return hand(msg, detail, request_id)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try again when it ends
+        print("done, and not written:", error, "- run the same command again", file=sys.stderr)
+        return 3
+
+
+def hand(msg, detail, request_id):
+    print(msg, flush=True)
     if "revoked_at" in detail:
         return 1  # a retry, and somebody has revoked the certificate since
     if "pkcs12" in detail:
-        try:
-            # The same request_id always gets the same octets, so the file can be written again.
-            with os.fdopen(os.open(request_id + ".p12", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
-                f.write(detail["pkcs12"])
-        except OSError as error:
-            print("issued, and not written:", error, "- run the same command again", file=sys.stderr)
-            return 3
-        print("password", detail["password"])
+        # The same request_id always gets the same octets, so the file can be written again.
+        with os.fdopen(os.open(request_id + ".p12", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+            f.write(detail["pkcs12"])
+        print("password", detail["password"], flush=True)
     return 0
 
 

@@ -67,14 +67,15 @@ rescue Unknown => e
   finish 3, "not known how it ended: #{e.message} - run the same command again"
 end
 finish 1, "refused: #{msg} #{detail["code"]}" unless ok
-puts msg
-exit 1 if detail["revoked_at"] # a retry, and somebody has revoked the certificate since
-if detail["pkcs12"]
-  begin
+$stdout.sync = true # Ruby says nothing of what it cannot write when it ends
+begin
+  puts msg
+  exit 1 if detail["revoked_at"] # a retry, and somebody has revoked the certificate since
+  if detail["pkcs12"]
     # The same request_id always gets the same octets, so the file can be written again.
     File.open("#{request_id}.p12", "wb", 0o600) { |f| f.write(detail["pkcs12"]) }
-  rescue SystemCallError => e
-    finish 3, "issued, and not written: #{e.message} - run the same command again"
+    puts "password #{detail["password"]}"
   end
-  puts "password #{detail["password"]}"
+rescue SystemCallError => e
+  finish 3, "done, and not written: #{e.message} - run the same command again"
 end

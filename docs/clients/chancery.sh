@@ -44,12 +44,15 @@ if [ "$(field .result.ok)" != true ]; then
 	echo "refused: $(field .result.msg) $code" >&2
 	exit 1
 fi
-field .result.msg
+unwritten() {
+	echo "done, and not written: $1 - run the same command again" >&2
+	exit 3
+}
+field .result.msg || unwritten "the answer"
 # A retry, and somebody has revoked the certificate since.
 [ "$(field '.result.detail | has("revoked_at")')" = false ] || exit 1
 if [ "$(field '.result.detail | has("pkcs12")')" = true ]; then
 	# The same request_id always gets the same octets, so the file can be written again.
-	field .result.detail.pkcs12 | base64 -d >"$request_id.p12" ||
-		{ echo "issued, and not written - run the same command again" >&2; exit 3; }
-	echo "password $(field .result.detail.password)"
+	field .result.detail.pkcs12 | base64 -d >"$request_id.p12" || unwritten "$request_id.p12"
+	field '"password " + .result.detail.password' || unwritten "the password"
 fi
