@@ -33,9 +33,9 @@ func RotateCaller(ctx context.Context, c Config, caller, out, csr string) error 
 		return fmt.Errorf("%w: %s exists and is not overwritten: name another folder", ErrConfig, own.cert)
 	}
 	if csr != "" {
-		text, err := os.ReadFile(csr)
+		text, err := readAtMost(csr, maxConfig)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrConfig, err)
+			return fmt.Errorf("%w: reading %s: %w", ErrConfig, csr, err)
 		}
 		if block, _ := pem.Decode(text); block != nil {
 			text = block.Bytes

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -117,14 +118,7 @@ func parseConfig(path string) (c Config, d *document, err error) {
 }
 
 func readText(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxConfig {
-		return nil, fmt.Errorf("it has %d octets; at most %d", info.Size(), maxConfig)
-	}
-	text, err := os.ReadFile(path)
+	text, err := readAtMost(path, maxConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +126,20 @@ func readText(path string) ([]byte, error) {
 		return nil, errors.New("it is not text in UTF-8")
 	}
 	return text, checkNesting(text)
+}
+
+// readAtMost reads a file that somebody has named, which may be a device or a pipe without an end.
+func readAtMost(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(text)) > most {
+		err = fmt.Errorf("it has more than %d octets", most)
+	}
+	return text, err
 }
 
 // Far above what chancery.yaml needs.

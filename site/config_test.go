@@ -134,7 +134,7 @@ func TestConfigRefused(t *testing.T) {
 		"deep in dashes":        {wholeConfig + "x:\n" + strings.Repeat("- ", 100_000), "line 20 has 200000 octets; at most 16384"},
 		"deep in keys":          {wholeConfig + strings.Repeat("? ", 100_000), "has 200000 octets; at most 16384"},
 		"deep in lines":         {wholeConfig + "x:\n" + strings.Repeat("[\n", 100_000), "nested more than 64 deep"},
-		"huge":                  {wholeConfig + strings.Repeat("# comment\n", 200_000), `has 2000\d\d\d octets; at most 262144`},
+		"huge":                  {wholeConfig + strings.Repeat("# comment\n", 200_000), `it has more than 262144 octets`},
 		"no listen":             {replace("listen: 127.0.0.1:8443\n", ""), `listen is missing`},
 		"no keyroom":            {replace("keyroom: run/socket\n", ""), `keyroom is missing`},
 		"no state":              {replace("state: /var/lib/chancery\n", ""), `state is missing`},

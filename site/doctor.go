@@ -334,9 +334,9 @@ func (e *examination) opened(ctx context.Context) (*audit.LogOpened, error) {
 
 // readCertificates reads the certificates of a PEM file.
 func readCertificates(path string) ([]*x509.Certificate, error) {
-	text, err := os.ReadFile(path)
+	text, err := readAtMost(path, maxConfig)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	var all []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {

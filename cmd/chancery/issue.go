@@ -221,8 +221,11 @@ func (o *issueOptions) reserve() (files issueFiles, err error) {
 
 // named makes a file name of the common name, if that is one on every system.
 func (o *issueOptions) named(suffix, flag string) (string, error) {
+	if o.cn == "" {
+		return "", fmt.Errorf("%w: there is no name to call the file by: name it with %s", errUsage, flag)
+	}
 	plain := "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
-	if o.cn == "" || len(o.cn) > 100 || strings.Trim(o.cn, plain) != "" || strings.ContainsRune(".-", rune(o.cn[0])) {
+	if len(o.cn) > 100 || strings.Trim(o.cn, plain) != "" || strings.ContainsRune(".-", rune(o.cn[0])) {
 		return "", fmt.Errorf("%w: %q makes no good file name: name the file with %s", errUsage, o.cn, flag)
 	}
 	return o.cn + suffix, nil

@@ -67,8 +67,8 @@ func policyExplainCommand() *cobra.Command {
 		Short: "Tell whether a caller may do something, and what each of its grants says",
 		Long: `Tell whether the grants in the chancery.yaml of DIR, which can be the file itself, allow CALLER a call, and by
 which rule; and for each grant of CALLER how far it goes along: at the method, the purpose, the name, the owner, the
-further names or a bound it stops. What is not said, such as who asked for the certificate, hinders nobody; how many
-calls an hour are left only the service knows.
+further names or a bound it stops. What is not said, such as who asked for the certificate, hinders nobody, but for
+the reason, which is then the method's default as in a call; how many calls an hour are left only the service knows.
 
 It is the code by which the service decides, on the file as it is now; the service is not asked, and no file that is
 named there is read. What the CA and the key room refuse for reasons of their own is not looked at.

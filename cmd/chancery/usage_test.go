@@ -34,6 +34,7 @@ func TestMistakes(t *testing.T) {
 		"find --dir ca --limit x":                    `--limit: "x" is not a whole number`,
 		"find --dir ca --limit 99999999999999999999": `--limit: "99999999999999999999" is too large`,
 		"caller add ca hr --max x":                   `--max: "x" is not a whole number`,
+		"caller add ca hr --key-of /dev/zero":        "reading /dev/zero: it has more than 262144 octets",
 		"issue --dir ca --plan=perhaps":              `--plan: "perhaps" is neither true nor false`,
 		"issue --dir ca alice":                       "--purpose is needed: user, server or caller",
 		"revoke --dir ca alice --days 1":             "unknown flag: --days",
