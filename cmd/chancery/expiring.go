@@ -30,7 +30,7 @@ name that ends later.
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			params := wanted.params()
-			if params["within_days"] == nil {
+			if days, _ := params["within_days"].(int); days == 0 {
 				params["within_days"] = 30
 			}
 			return s.expiring(cmd.Context(), cmd.OutOrStdout(), params)

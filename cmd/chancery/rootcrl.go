@@ -57,7 +57,7 @@ type rootListOptions struct {
 }
 
 func (o *rootListOptions) flags(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&o.days, "days", 400, "the list expires after so many days, at most 800")
+	cmd.Flags().IntVar(&o.days, "days", 400, "the list expires after `N` days, at most 800")
 	cmd.Flags().IntVar(&o.fd, "passphrase-fd", -1, "read the passphrase of the offline keys from this file descriptor `N`; without it the terminal is asked")
 }
 

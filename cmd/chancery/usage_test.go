@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // TestMistakes makes each mistake on a command line that people make, and looks for what they have to know.
@@ -57,4 +60,20 @@ func TestExpiringCounts(t *testing.T) {
 			t.Errorf("%v\n%swant %s", err, &out, want)
 		}
 	}
+}
+
+// TestFlagsNameTheirValues: a help says what a value is, and not of which type Go has it.
+func TestFlagsNameTheirValues(t *testing.T) {
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if value, usage := pflag.UnquoteUsage(f); value == strings.ToLower(value) && value != "" {
+				t.Errorf("%s --%s %s: %s", cmd.CommandPath(), f.Name, value, usage)
+			}
+		})
+		for _, sub := range cmd.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newCommand())
 }
