@@ -194,7 +194,7 @@ func TestReadiness(t *testing.T) {
 	}
 
 	// A key room that is there and answers nobody.
-	if err := m.room.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := freeze(m.room.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	notReady("keyroom.unreachable", "keyroom")
@@ -218,7 +218,7 @@ time.sleep(60)`, filepath.Join(m.dir, "state", "store.db"))
 	ready()
 
 	// A service that stops, with a call under way that it still waits for.
-	if err := m.room.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := freeze(m.room.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	answered := make(chan error, 1)

@@ -115,7 +115,7 @@ func makeHistory() (h history, err error) {
 // revokeEarly revokes a certificate while its intent is open: the key room sleeps meanwhile.
 func revokeEarly(live string, up int) error {
 	room := children(up)["chancery-keyroom"]
-	if err := syscall.Kill(room, syscall.SIGSTOP); err != nil {
+	if err := freeze(room); err != nil {
 		return err
 	}
 	done := make(chan error, 2)
@@ -130,6 +130,23 @@ func revokeEarly(live string, up int) error {
 		return err
 	}
 	return inStore(live, func(_ [][]byte, debts []store.Debt) bool { return len(debts) == 0 })
+}
+
+// freeze stops a process for a while, and waits until it has stopped: the signal alone does not.
+func freeze(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " T ") {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // announcedIn waits until a text is in a leaf that announces something.
