@@ -41,6 +41,9 @@ func (a *Authority) Issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 			return issued, unknown(err)
 		}
 	}
+	if r.past != nil {
+		return nil, r.past
+	}
 	issued, err := a.issue(ctx, call, r)
 	return issued, lost(err)
 }
@@ -276,6 +279,9 @@ func (a *Authority) reserve(ctx context.Context, call Call, d *draft) (audit.Ent
 		// Two calls at once both passed the first look; only what came since then is read here, where
 		// every other change waits.
 		if _, err := notRepeated(tx.Find, tx.Now(), call, d.row.Purpose, d.row.Key, d.newest); err != nil {
+			return nil, err
+		}
+		if err := stillRenewed(tx.Find, tx.Now(), d.renews); err != nil {
 			return nil, err
 		}
 		row := d.row

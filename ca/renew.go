@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/name"
 	"github.com/chancery-ca/chancery/store"
 )
@@ -14,8 +15,8 @@ import (
 // which stays as it is. Everything else is as in Issue.
 func (a *Authority) Renew(ctx context.Context, call Call, r RenewRequest) (*Issued, error) {
 	old, err := a.predecessor(ctx, r)
-	var refusal *Refusal
-	if errors.As(err, &refusal) {
+	var past *Refusal
+	if errors.As(err, &past) {
 		// An answer that was given is given again, whatever became of the old certificate since.
 		request, found, failed := a.earlier(ctx, call, store.IssueMethod)
 		switch {
@@ -36,8 +37,36 @@ func (a *Authority) Renew(ctx context.Context, call Call, r RenewRequest) (*Issu
 	call.Rule = rule
 	return a.Issue(ctx, call, IssueRequest{
 		Purpose: old.Purpose, Name: name.Name{Text: old.CN, Key: old.Key}, SANs: old.SANs, Renews: old.Serial,
-		CSR: r.CSR, KeyType: r.KeyType, ValidDays: r.ValidDays, MaxDays: maxDays,
+		CSR: r.CSR, KeyType: r.KeyType, ValidDays: r.ValidDays, MaxDays: maxDays, past: past,
 	})
+}
+
+// notRenewed tells why a certificate is past renewing, if it is.
+func notRenewed(c store.Certificate, now time.Time) *Refusal {
+	switch {
+	case c.State == store.StateRevoked:
+		return refuse("certificate.revoked", "certificate %s was revoked at %s (%s); what is revoked is not renewed, issue a new one", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
+	case now.After(c.NotAfter):
+		return refuse("certificate.expired", "certificate %s expired at %s; what has expired is not renewed, issue a new one", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// stillRenewed refuses what became past renewing since it was chosen: making a key can take seconds.
+func stillRenewed(find finder, now time.Time, old cert.Serial) error {
+	if old == "" {
+		return nil
+	}
+	found, err := find(store.Query{Serial: old})
+	if err != nil {
+		return err
+	}
+	for _, c := range found {
+		if past := notRenewed(c, now); past != nil {
+			return past
+		}
+	}
+	return nil
 }
 
 // predecessor gives the certificate that a renewal means: by its serial, or the newest of a name.
@@ -49,6 +78,7 @@ func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Cert
 	var newest store.Certificate
 	var why error
 	for _, c := range candidates {
+		past := notRenewed(c, a.store.Now())
 		_, _, denied := r.May(c)
 		switch {
 		case unseen(denied, r.Serial != ""):
@@ -58,10 +88,10 @@ func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Cert
 		case denied != nil:
 			why = denied
 		case c.State == store.StateRevoked:
-			why = refuse("certificate.revoked", "certificate %s was revoked at %s (%s); what is revoked is not renewed, issue a new one", c.Serial, c.RevokedAt.UTC().Format(time.RFC3339), c.Reason)
-		case a.store.Now().After(c.NotAfter):
+			why = past
+		case past != nil:
 			// Who was retired may have certificates that had expired before, which nobody revokes.
-			why = cmp.Or(why, error(refuse("certificate.expired", "certificate %s expired at %s; what has expired is not renewed, issue a new one", c.Serial, c.NotAfter.UTC().Format(time.RFC3339))))
+			why = cmp.Or(why, error(past))
 		case newest.Serial != "" && newest.Purpose != c.Purpose:
 			return store.Certificate{}, refuse("selection", "%q has certificates for more than one purpose; say which one to renew", c.CN)
 		case newest.Serial == "" || c.Intent > newest.Intent:

@@ -9,6 +9,8 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/name"
+	"github.com/chancery-ca/chancery/ca/signer"
 	"github.com/chancery-ca/chancery/store"
 )
 
@@ -117,5 +119,37 @@ func TestRenewRefuses(t *testing.T) {
 	}
 	if w.head() != from {
 		t.Errorf("a refusal changed the books: %s", w.types(from))
+	}
+}
+
+// TestRenewalOvertaken: a revocation that comes while the key of a renewal is made, or between a call of which nothing
+// came and its retry, leaves no new certificate.
+func TestRenewalOvertaken(t *testing.T) {
+	for what, revoke := range map[string]RevokeRequest{"revoked": {Reason: cert.KeyCompromise}, "on hold": {Reason: cert.CertificateHold}} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			old := w.issue("one", "Alice")
+			revoke.Serial = old.Serial
+			w.wire.once(signer.SignCert, cutBefore)
+			_, err := w.renew("lost", RenewRequest{Serial: old.Serial})
+			stillUnknown(t, err)
+
+			w.withDirectory()
+			w.directory.find = func(context.Context, name.Name) (string, error) {
+				_, err := w.revokeBy("revoked", revoke)
+				return "entry-1", err
+			}
+			_, err = w.renew("overtaken", RenewRequest{Serial: old.Serial})
+			if code := refusalOf(t, err).Code; code != "certificate.revoked" {
+				t.Errorf("a renewal that was overtaken: %s", code)
+			}
+			_, err = w.renew("lost", RenewRequest{Serial: old.Serial})
+			if code := refusalOf(t, err).Code; code != "certificate.revoked" {
+				t.Errorf("a retry of a renewal of which nothing came: %s", code)
+			}
+			if live, open := w.count(store.StateLive), w.count(store.StateOpen); live+open != 0 {
+				t.Errorf("%d live and %d open certificates", live, open)
+			}
+		})
 	}
 }
