@@ -89,6 +89,9 @@ func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 	ctx = context.WithoutCancel(ctx)
 	c, debt, err := a.sign(ctx, call.Who, d, entry)
 	if err != nil {
+		if !errors.Is(err, signer.ErrUnknown) {
+			giveBack()
+		}
 		return nil, err
 	}
 	if debt != nil {

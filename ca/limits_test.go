@@ -11,6 +11,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/ca/keyroom"
 	"github.com/chancery-ca/chancery/ca/signer"
 	"github.com/chancery-ca/chancery/store"
 )
@@ -219,4 +220,36 @@ func TestNameWithVeryMany(t *testing.T) {
 	}
 	_, err = db.ExecContext(t.Context(), "DELETE FROM certificate WHERE intent < 0") // the world is whole when the test ends
 	w.must(err)
+}
+
+// TestSpentForNothing: what the calls an hour are spent on is a certificate, or what may be one.
+func TestSpentForNothing(t *testing.T) {
+	w := newWorld(t, func(c *keyroom.Config) { c.PerHour = 1 })
+	w.issue("first", "Alice")
+	spent := 0
+	ask := func(id string) error {
+		c := call(id, "Bob")
+		c.Spend = func(...string) (func(), error) {
+			spent++
+			return func() { spent-- }, nil
+		}
+		_, err := w.authority.Issue(t.Context(), c, w.request(cert.User, "Bob"))
+		return err
+	}
+	var refusal *signer.Refusal
+	if err := ask("refused"); !errors.As(err, &refusal) || refusal.Code != "rate.hour" || spent != 0 {
+		t.Errorf("a refusal by the key room: %v, and %d spent", err, spent)
+	}
+	w.wire.once(signer.SignCert, cutBefore)
+	err := ask("unknown")
+	if stillUnknown(t, err); spent != 1 {
+		t.Errorf("of what may have been signed %d is spent", spent)
+	}
+	w.stopRoom()
+	w.wire.close()
+	if err := ask("away"); !errors.Is(err, signer.ErrUnreachable) || spent != 1 {
+		t.Errorf("without a key room: %v, and %d spent", err, spent)
+	}
+	w.startRoom()
+	w.wire = newWire(t, w.wire.path, w.config.Socket)
 }
