@@ -141,7 +141,7 @@ type Authority struct {
 	root      *x509.Certificate
 	issuers   map[cert.Purpose]*issuer
 	reserved  func() []string
-	rsa       chan struct{} // places for making RSA keys, which take seconds of a core
+	rsa       *turns // places for making RSA keys, which take seconds of a core
 
 	mu      sync.Mutex
 	flights map[string]*flight // by caller and request id
@@ -182,7 +182,7 @@ func New(o Options) (*Authority, error) {
 		room: hello.Room, root: root,
 		issuers: make(map[cert.Purpose]*issuer),
 		flights: make(map[string]*flight), reserved: o.Reserved,
-		rsa: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		rsa: newTurns(max(1, runtime.GOMAXPROCS(0)-1)),
 	}
 	for _, h := range hello.Issuers {
 		parsed, err := x509.ParseCertificate(h.Certificate)

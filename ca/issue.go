@@ -216,7 +216,7 @@ func (a *Authority) subjectKey(ctx context.Context, d *draft, call Call, r Issue
 	if call.Plan {
 		return standIn(a.rand, kind)
 	}
-	key, err := a.makeKey(ctx, kind)
+	key, err := a.makeKey(ctx, call.Who.Name, kind)
 	if err != nil {
 		return nil, fmt.Errorf("making the subject's key: %w", err)
 	}
@@ -227,14 +227,12 @@ func (a *Authority) subjectKey(ctx context.Context, d *draft, call Call, r Issue
 }
 
 // makeKey makes a key. RSA keys wait for a place, so that one core is left for everything else.
-func (a *Authority) makeKey(ctx context.Context, kind cert.KeyType) (crypto.Signer, error) {
+func (a *Authority) makeKey(ctx context.Context, caller string, kind cert.KeyType) (crypto.Signer, error) {
 	if kind == cert.RSA2048 || kind == cert.RSA3072 {
-		select {
-		case a.rsa <- struct{}{}:
-			defer func() { <-a.rsa }()
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := a.rsa.take(ctx, caller); err != nil {
+			return nil, err
 		}
+		defer a.rsa.give()
 	}
 	return cert.GenerateKey(a.rand, kind)
 }

@@ -47,8 +47,8 @@ func TestRSAKeysWaitForAPlace(t *testing.T) {
 	c.Made = true
 	first, err := w.authority.Issue(t.Context(), c, r)
 	w.must(err)
-	for range cap(w.authority.rsa) {
-		w.authority.rsa <- struct{}{}
+	for range w.authority.rsa.free {
+		w.must(w.authority.rsa.take(t.Context(), "another"))
 	}
 	from := w.head()
 	plan := call("plan", "y")
@@ -70,7 +70,7 @@ func TestRSAKeysWaitForAPlace(t *testing.T) {
 	if w.head() != from {
 		t.Errorf("the log says %s", w.types(from))
 	}
-	<-w.authority.rsa
+	w.authority.rsa.give()
 	if _, err := w.authority.Issue(t.Context(), call("two", "z"), r); err != nil {
 		t.Error(err)
 	}
