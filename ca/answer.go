@@ -47,7 +47,7 @@ type Issued struct {
 	Code        string // "issued", "issued.secrets_gone" or "plan.issue"
 	RequestID   string
 	LogIndex    int64       // of the intent
-	Serial      cert.Serial // in a plan that of an earlier call with the same id, if there was one
+	Serial      cert.Serial // in a plan that which an earlier call with the same id has got, if there was one
 	Purpose     cert.Purpose
 	CN          string
 	Issuer      cert.Issuer
@@ -55,7 +55,7 @@ type Issued struct {
 	NotAfter    time.Time
 	Fingerprint cert.Fingerprint
 	Certificate []byte    // DER
-	RevokedAt   time.Time // not zero if a retry asks for a certificate that has been revoked since
+	RevokedAt   time.Time // not zero if it has been revoked since it was asked for
 	Chain       [][]byte  // DER, the leaf's issuer first
 	PKCS12      []byte    // nil when the caller brought a CSR
 	Password    string

@@ -96,6 +96,9 @@ func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issu
 	}
 	if debt != nil {
 		a.await(ctx, call.patience(publishWait), *debt)
+		if c, err = a.certificate(ctx, c.Serial); err != nil { // it may have been revoked meanwhile
+			return nil, unknown(err)
+		}
 	}
 	issued, err := a.answerIssue(ctx, call, c, d.secrets, "issued")
 	return issued, unknown(err)
@@ -462,37 +465,6 @@ func (a *Authority) answerIssue(ctx context.Context, call Call, c store.Certific
 	})
 	if err != nil {
 		return nil, fmt.Errorf("entering that the answer leaves: %w", err)
-	}
-	return issued, nil
-}
-
-// planIssue says what Issue would do. A request id that was used for the same request would get its
-// certificate again, and so the plan names that one.
-func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
-	request, found, err := a.earlier(ctx, call, store.IssueMethod)
-	if err != nil {
-		return nil, err
-	}
-	d, err := a.draft(ctx, call, r)
-	if err != nil {
-		return nil, err
-	}
-	if err := call.asPlanned(d.plan); err != nil {
-		return nil, err
-	}
-	plan, err := d.plan()
-	if err != nil {
-		return nil, err
-	}
-	issued := &Issued{
-		Code: "plan.issue", RequestID: call.RequestID, Serial: request.Serial, Purpose: r.Purpose, CN: r.Name.Text, Issuer: d.issuer.id,
-		NotBefore: d.row.NotBefore, NotAfter: d.row.NotAfter, Directory: Publication{State: "none", Entry: d.row.Entry}, Plan: plan,
-	}
-	if found {
-		issued.LogIndex = request.Index
-	}
-	if a.published(r.Purpose) {
-		issued.Directory.State = "pending"
 	}
 	return issued, nil
 }

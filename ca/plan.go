@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"context"
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
@@ -13,12 +14,14 @@ import (
 
 	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/ca/profile"
+	"github.com/chancery-ca/chancery/store"
 )
 
 // Plan is what a call would do, as things stand.
 type Plan struct {
 	Rule        string              `json:"rule"` // the grant that allows it; of several certificates that of each is in Changes
 	Certificate *PlannedCertificate `json:"certificate,omitempty"`
+	Again       cert.Serial         `json:"again,omitempty"` // the certificate that the request id has got, and would get again
 	Entry       string              `json:"entry,omitempty"` // that would hold the certificate
 	Changes     []PlannedChange     `json:"changes,omitempty"`
 }
@@ -82,6 +85,68 @@ func (c Call) asPlanned(plan func() (*Plan, error)) error {
 		return refuse("plan.changed", "what this would do is not what was planned any more; ask for a plan again, and look at what is different")
 	}
 	return nil
+}
+
+// planIssue says what Issue would do. A request id that has got a certificate would get it again, so the plan names
+// that one.
+func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
+	request, found, err := a.earlier(ctx, call, store.IssueMethod)
+	if err != nil {
+		return nil, err
+	}
+	if found {
+		c, err := a.certificate(ctx, request.Serial)
+		if err != nil {
+			return nil, err
+		}
+		if c.State == store.StateLive || c.State == store.StateRevoked {
+			return a.planAgain(ctx, call, c)
+		}
+	}
+	if r.past != nil {
+		return nil, r.past
+	}
+	d, err := a.draft(ctx, call, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := call.asPlanned(d.plan); err != nil {
+		return nil, err
+	}
+	plan, err := d.plan()
+	if err != nil {
+		return nil, err
+	}
+	issued := &Issued{
+		Code: "plan.issue", RequestID: call.RequestID, Purpose: r.Purpose, CN: r.Name.Text, Issuer: d.issuer.id,
+		NotBefore: d.row.NotBefore, NotAfter: d.row.NotAfter, Directory: Publication{State: "none", Entry: d.row.Entry}, Plan: plan,
+	}
+	if a.published(r.Purpose) {
+		issued.Directory.State = "pending"
+	}
+	return issued, nil
+}
+
+// planAgain is the plan of a retry. No call with another id does the same.
+func (a *Authority) planAgain(ctx context.Context, call Call, c store.Certificate) (*Issued, error) {
+	intent, err := a.intentOf(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	d := &draft{rule: call.Rule, renews: intent.Renews, keyBy: intent.KeyMadeBy, row: c, precertificate: c.DER}
+	plan, err := d.plan()
+	if err != nil {
+		return nil, err
+	}
+	plan.Again = c.Serial
+	directory, err := a.publication(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &Issued{
+		Code: "plan.issue", RequestID: call.RequestID, LogIndex: c.Intent, Serial: c.Serial, Purpose: c.Purpose, CN: c.CN, Issuer: c.Issuer,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, RevokedAt: c.RevokedAt, Directory: directory, Plan: plan,
+	}, nil
 }
 
 func (d *draft) plan() (*Plan, error) {

@@ -377,6 +377,7 @@ func (a *Authority) revokedBefore(ctx context.Context, call Call, request store.
 			Became: became(c, asMade(c), a.store.Now()),
 		})
 	}
+	call.Plan = false // it is done
 	return a.answerRevoke(ctx, call, request.Index, hit)
 }
 

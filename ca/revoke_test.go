@@ -114,6 +114,11 @@ func TestRevokeBySerial(t *testing.T) {
 	if again.LogIndex != answer.LogIndex || !slices.Equal(again.Revoked, answer.Revoked) {
 		t.Errorf("%+v, then %+v", answer, again)
 	}
+	plan := call("r", fmt.Sprint(r.Serial, r.Names, r.Reason))
+	plan.Plan, r.May = true, anyone
+	if told, err := w.authority.Revoke(t.Context(), plan, r); err != nil || told.LogIndex != answer.LogIndex || !slices.Equal(told.Lists, answer.Lists) {
+		t.Errorf("a plan of what is done: %+v, %v", told, err)
+	}
 	if n := strings.Count(w.types(from), "revoke.done"); n != 1 {
 		t.Errorf("revoked %d times", n)
 	}
@@ -423,5 +428,24 @@ func TestRevokePublished(t *testing.T) {
 	events := w.events(from)
 	if a, ok := events[len(events)-1].(*audit.IssueAnswering); !ok || a.Published {
 		t.Errorf("the log says that the directory shows a revoked certificate: %+v", a)
+	}
+}
+
+// TestAnswerOvertaken: a revocation that was answered while an issue waits for the directory is in the answer to that.
+func TestAnswerOvertaken(t *testing.T) {
+	w := newWorld(t)
+	w.withDirectory()
+	revoked := make(chan error)
+	go func() {
+		for w.count(store.StateLive) == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		_, err := w.revokeBy("two", RevokeRequest{Names: names(w, "Alice", cert.User), Reason: cert.KeyCompromise})
+		revoked <- err
+	}()
+	issued := w.issue("one", "Alice")
+	w.must(<-revoked)
+	if issued.RevokedAt.IsZero() {
+		t.Errorf("%+v", issued)
 	}
 }

@@ -42,7 +42,8 @@ type changeParams struct {
 	Planned   *int   `json:"planned,omitempty" help:"log_index of a plan for this very call: refuse if something else would happen now" flag:"planned" arg:"INDEX"`
 }
 
-// issueDetail is the detail of an issue or a renewal. A plan has none of what only a certificate has.
+// issueDetail is the detail of an issue or a renewal. A plan has none of what only a certificate has, but for the serial
+// number of one that its request id has got.
 type issueDetail struct {
 	head
 	Serial      cert.Serial      `json:"serial,omitempty" help:"serial number, lower-case hex"`
@@ -55,7 +56,7 @@ type issueDetail struct {
 	PKCS12      []byte           `json:"pkcs12,omitempty" help:"if the CA made the key: key, certificate and chain, under AES-256 and HMAC-SHA-256"`
 	Password    string           `json:"password,omitempty" help:"of the PKCS#12"`
 	Directory   directoryDetail  `json:"directory" help:"where it stands with the directory"`
-	RevokedAt   time.Time        `json:"revoked_at,omitzero" help:"only if a retry asks for a certificate that has been revoked since: do not hand it over"`
+	RevokedAt   time.Time        `json:"revoked_at,omitzero" help:"only if it has been revoked since it was asked for: do not hand it over"`
 	Plan        *issuePlan       `json:"plan,omitempty" help:"of a plan only; no list changes"`
 }
 
@@ -212,6 +213,10 @@ func issueAnswer(i *ca.Issued) (msg string, d issueDetail) {
 	}
 	if i.Plan != nil {
 		d.Plan = planOfIssue(i)
+		if d.Serial, d.RevokedAt = i.Serial, i.RevokedAt; d.Serial != "" {
+			return fmt.Sprintf("certificate %s for the %s %q was issued for this request_id; ask without plan to get its answer again, or with another request_id for another certificate",
+				i.Serial, i.Purpose, i.CN), d
+		}
 		return fmt.Sprintf("would issue a certificate for the %s %q by %s, valid until %s, as %s allows; ask without plan to get it",
 			i.Purpose, i.CN, i.Issuer, i.NotAfter.Format("2006-01-02"), i.Plan.Rule), d
 	}
@@ -230,7 +235,7 @@ func issueAnswer(i *ca.Issued) (msg string, d issueDetail) {
 	default:
 		msg += "install it with its chain"
 	}
-	if i.Directory.State == "pending" {
+	if i.Directory.State == "pending" && i.RevokedAt.IsZero() {
 		msg += "; the directory does not show it yet, ca.status tells when it does"
 	}
 	return msg, d

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -169,6 +170,31 @@ func TestPlanBinds(t *testing.T) {
 		t.Errorf("%v", hit)
 	}
 	ask(c, "ca.revoke", object{"cn": "alice", "planned": plan, "request_id": "three"}, "revoked")
+}
+
+// TestPlanOfARetry: under a request id that was used, nothing else would happen, and a plan says so.
+func TestPlanOfARetry(t *testing.T) {
+	w := newWorld(t)
+	c := w.client(w.caller("provisioning"))
+	ask := func(method string, params object) (d map[string]any, msg string) {
+		t.Helper()
+		var a client.Answer
+		w.must(c.Call(t.Context(), method, params, &a))
+		return detail(t, a), a.Msg
+	}
+	issued, _ := ask("ca.issue", object{"purpose": "user", "cn": "alice", "request_id": "one"})
+	signed := w.signatures()
+	plan, msg := ask("ca.issue", object{"purpose": "user", "cn": "alice", "request_id": "one", "plan": true})
+	if plan["code"] != "plan.issue" || plan["serial"] != issued["serial"] || plan["not_after"] != issued["not_after"] || !strings.Contains(msg, "was issued for this request_id") {
+		t.Errorf("%s: %v", msg, plan)
+	}
+	if other, msg := ask("ca.issue", object{"purpose": "user", "cn": "alice", "request_id": "two", "planned": plan["log_index"]}); other["code"] != "plan.changed" {
+		t.Errorf("another certificate by the plan of none: %s", msg)
+	}
+	again, _ := ask("ca.issue", object{"purpose": "user", "cn": "alice", "request_id": "one", "planned": plan["log_index"]})
+	if again["serial"] != issued["serial"] || w.signatures() != signed {
+		t.Errorf("%v; the first was %v", again["serial"], issued["serial"])
+	}
 }
 
 // TestPlannedChanges: what would become of a certificate, of its entry in the list and in the directory.
