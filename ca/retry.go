@@ -74,7 +74,7 @@ func (a *Authority) earlier(ctx context.Context, call Call, method string) (stor
 		return request, false, err
 	}
 	if request.Method != method || request.BodySHA256 != call.BodySHA256 {
-		return request, false, refuse("request_id.other_request", "this request_id was used for another %s; take a new one", request.Method)
+		return request, false, refuse("request_id.other_request", "this request_id was used for another call, which is at %d of the log; take a new one", request.Index)
 	}
 	return request, true, nil
 }

@@ -217,6 +217,9 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 		s.log.Error("a call failed", zapCall(rq, err)...)
 	default:
 		rq.result = resultRefused
+		if errors.As(err, new(*refusal)) { // others know what the request id was used for
+			n.reason += s.before(ctx, rq)
+		}
 		record := n.reason
 		if n.record != "" {
 			record = n.record
@@ -230,6 +233,18 @@ func (s *Server) declined(ctx context.Context, rq *request, err error) (any, *fa
 		}
 	}
 	return answer{false, ascii(n.reason), membersOf(reflect.ValueOf(detail))}, nil
+}
+
+// before says what a caller might forget over the refusal of a retry: that it does not undo the first call.
+func (s *Server) before(ctx context.Context, rq *request) string {
+	if rq.made || rq.body == "" {
+		return ""
+	}
+	r, found, err := s.store.Request(ctx, rq.who.Name, rq.id)
+	if err != nil || !found || r.BodySHA256 != rq.body {
+		return ""
+	}
+	return fmt.Sprintf("; an earlier call with this request_id is at %d of the log, and what came of it stays", r.Index)
 }
 
 // misunderstood enters a call that was no proper one, and gives the fault to answer with.

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/chancery-ca/chancery/ca/cert"
+	"github.com/chancery-ca/chancery/rpc/client"
 )
 
 // TestRetryTellsWhatBecame: a retry says what its first call did and does nothing; and it does not say of a
@@ -61,4 +64,29 @@ func TestRetryTellsWhatBecame(t *testing.T) {
 	again("revoke", "", "", "revoked")
 	again("retire", "revoked", "keyCompromise", "was retired by this request, and is revoked (keyCompromise) now")
 	again("release", "revoked", "keyCompromise", "was released by this request, and is revoked (keyCompromise) now")
+}
+
+// TestRetryThatIsDenied: a no to a retry does not let anybody think that nothing was done.
+func TestRetryThatIsDenied(t *testing.T) {
+	w := newWorld(t)
+	c := w.client(w.caller("provisioning"))
+	ask := func(method string, params object) client.Answer {
+		t.Helper()
+		var a client.Answer
+		w.must(c.Call(t.Context(), method, params, &a))
+		return a
+	}
+	issue := object{"purpose": "user", "cn": "alice", "request_id": "one"}
+	index := detail(t, ask("ca.issue", issue))["log_index"]
+	config := testConfig()
+	config.Callers[0].Grants = []Grant{{Methods: []string{"ca.chain"}, Purposes: []cert.Purpose{cert.User}}}
+	w.apply(config, false)
+	for id, want := range map[string]bool{"one": true, "two": false} {
+		issue["request_id"] = id
+		a := ask("ca.issue", issue)
+		said := strings.Contains(a.Msg, fmt.Sprintf("an earlier call with this request_id is at %v of the log", index))
+		if a.OK || detail(t, a)["code"] != "policy.denied" || said != want {
+			t.Errorf("%s: %s", id, a.Msg)
+		}
+	}
 }
