@@ -89,6 +89,14 @@ func contradictions() []contradiction {
 			other.RequestID = "request-1"
 			return l.add(alice, other)
 		}},
+		{audit.RequestReused, func(l *ledger) int64 { // what was revoked before it was signed frees no request id
+			intent := l.intent(1)
+			l.add(alice, &audit.RevokeDone{RequestID: "r", Pending: []cert.Serial{ledgerSerial(1)}})
+			l.add(daemon, &audit.IssueAbandoned{Serial: ledgerSerial(1), Intent: intent, Room: l.room()})
+			other := ledgerIntent(2)
+			other.RequestID = "request-1"
+			return l.add(alice, other)
+		}},
 		{audit.ReleaseNotHeld, func(l *ledger) int64 {
 			l.issued(1)
 			return l.release("r", 1, "users")

@@ -203,7 +203,7 @@ func (b *Books) rootList(index int64, e *RootListNamed) *Contradiction {
 	return nil
 }
 
-// spend binds a caller's request id. It is bound to one thing for good, unless that was abandoned.
+// spend binds a caller's request id. It is bound to one thing for good, unless that was abandoned, and not revoked.
 func (b *Books) spend(index int64, who Actor, id string) *Contradiction {
 	key := keyOf(who.Name, id)
 	if before, ok := b.requests[key]; ok {
@@ -276,8 +276,10 @@ func (b *Books) abandoned(index int64, e *IssueAbandoned) *Contradiction {
 	case e.Intent != c.Intent:
 		return contradict(IntentOfAnother, "serial %s was announced by leaf %d, not by leaf %d", c.Serial, c.Intent, e.Intent)
 	}
+	if !c.RevokeAsked { // nothing came of it, so it is free again
+		delete(b.requests, keyOf(c.Caller, c.RequestID))
+	}
 	c.State, c.Ended, c.RevokeAsked = Abandoned, index, false
-	delete(b.requests, keyOf(c.Caller, c.RequestID)) // nothing came of it, so it is free again
 	return nil
 }
 

@@ -99,8 +99,13 @@ func (a *Authority) planIssue(ctx context.Context, call Call, r IssueRequest) (*
 		if err != nil {
 			return nil, err
 		}
-		if c.State == store.StateLive || c.State == store.StateRevoked {
+		switch c.State {
+		case store.StateLive, store.StateRevoked:
 			return a.planAgain(ctx, call, c)
+		case store.StateAbandoned:
+			if err := a.checkFree(ctx, call, c); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if r.past != nil {

@@ -60,11 +60,21 @@ func (a *Authority) issuedBefore(ctx context.Context, call Call, serial cert.Ser
 		if c, err = a.settle(ctx, audit.Actor{Kind: audit.ByDaemon}, c.Serial, c.Intent, "retried"); err != nil {
 			return nil, err
 		}
-		if c.State == store.StateAbandoned {
-			return nil, nil
-		}
+	}
+	if c.State == store.StateAbandoned {
+		return nil, a.checkFree(ctx, call, c)
 	}
 	return a.redeliver(ctx, call, c)
+}
+
+// checkFree refuses a request whose certificate was revoked before it was signed: who revoked it was told that it will
+// be revoked as it is issued, so its id has not become free.
+func (a *Authority) checkFree(ctx context.Context, call Call, c store.Certificate) error {
+	_, bound, err := a.store.Request(ctx, call.Who.Name, call.RequestID)
+	if err != nil || !bound {
+		return err
+	}
+	return withheld{refuse("certificate.revoked", "certificate %s of this request_id was revoked before it was signed; if another one is wanted, take a new request_id", c.Serial)}
 }
 
 // earlier looks a request id up and refuses it if it was used for something else.

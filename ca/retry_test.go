@@ -403,3 +403,34 @@ func TestRetryIsNotJudgedAgain(t *testing.T) {
 	w.must(err)
 	w.same(first, again)
 }
+
+// TestRevokedBeforeSigned: who has been told that a certificate is revoked as soon as it is issued does not see another
+// one come of the same request, however its intent ended and however often it is asked again.
+func TestRevokedBeforeSigned(t *testing.T) {
+	for how, settle := range map[string]func(w *world){
+		"retried":   func(*world) {},
+		"recovered": func(w *world) { _, err := w.authority.Recover(t.Context(), w.clock.now().Add(time.Hour)); w.must(err) },
+	} {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t)
+			w.wire.once(signer.SignCert, cutBefore)
+			_, err := w.ask("one")
+			stillUnknown(t, err)
+			_, err = w.revokeBy("two", RevokeRequest{Names: names(w, "Alice", cert.User), Reason: cert.CessationOfOperation})
+			w.must(err)
+			settle(w)
+			for range 2 {
+				_, err = w.ask("one")
+				if code := refusalOf(t, err).Code; code != "certificate.revoked" {
+					t.Errorf("refused with %s", code)
+				}
+			}
+			if n := w.count(store.StateLive) + w.count(store.StateOpen); n != 0 {
+				t.Errorf("%d certificates after all were revoked", n)
+			}
+			if _, err := w.ask("three"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

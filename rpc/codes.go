@@ -138,7 +138,7 @@ func keyCodes() []codeKind {
 func bookCodes() []codeKind {
 	return []codeKind{
 		{"certificate.unknown", isRefusal, "no certificate matches; one that no grant covers is unknown"},
-		{"certificate.revoked", isRefusal, "it is revoked or on hold, and not renewed"},
+		{"certificate.revoked", isRefusal, "it is revoked or on hold, and not renewed; or it was before it was signed, and a retry gets no other"},
 		{"certificate.expired", isRefusal, "it has expired, so that there is nothing to revoke, release or renew"},
 		{"certificate.not_held", isRefusal, "it is revoked for good, so that there is nothing to release"},
 		{"already.revoked", isRefusal, "it is revoked already"},

@@ -67,7 +67,8 @@ func (tx *Tx) Complete(serial cert.Serial, der []byte) (Certificate, *audit.Revo
 }
 
 // Abandon ends an open intent whose serial number the key room has voided. The request id is free
-// again, and the sealed secrets are gone: they belong to a key that was never certified.
+// again, unless it was asked to revoke what would come of it, and the sealed secrets are gone: they belong to a key
+// that was never certified.
 func (tx *Tx) Abandon(serial cert.Serial) error {
 	c, err := tx.intent(serial)
 	if err != nil {
@@ -77,6 +78,9 @@ func (tx *Tx) Abandon(serial cert.Serial) error {
 		WHERE intent = $2`, tx.index, c.Intent)
 	if err != nil {
 		return fmt.Errorf("abandoning serial %s: %w", serial, err)
+	}
+	if c.RevokeAsked {
+		return nil
 	}
 	_, err = tx.exec("DELETE FROM request WHERE caller = $1 AND id = $2 AND serial = $3", c.Caller, c.RequestID, serial)
 	if err != nil {

@@ -241,7 +241,15 @@ func TestAbandonFreesTheRequest(t *testing.T) {
 	if _, err := s.Update(context.Background(), who, complete("7f")); !errors.Is(err, ErrUnknownSerial) {
 		t.Fatal(err)
 	}
+	// That it was to be revoked is not forgotten: only where it was not, another certificate can come of the request.
 	retry := certificate(2)
+	retry.RequestID = c.RequestID
+	if _, err := s.Update(context.Background(), who, reserve(retry)); !errors.Is(err, ErrRequestBound) {
+		t.Errorf("another certificate for a request of which all was revoked: %v", err)
+	}
+	c = certificate(3)
+	mustUpdate(t, s, reserve(c))
+	mustUpdate(t, s, abandon)
 	retry.RequestID = c.RequestID
 	mustUpdate(t, s, reserve(retry))
 	verify(t, s)
