@@ -270,14 +270,14 @@ func slowConnections(t *testing.T, s *siege) {
 	hello := clientHello(t)
 	before := openSockets(t)
 	held := make([]net.Conn, connections+1)
-	crews(16, connections, func(n int) {
-		if n <= maxPerCaller {
-			if c := s.callFrom(t, n, s.reader); c != nil {
-				held[n] = c
-				_, _ = io.WriteString(c, "POST /rpc HTTP/1.1\r\nHost: x\r\nA: ")
-			}
-			return
+	crews(16, maxPerCaller, func(n int) { // first: strangers at the same address would take their places
+		if c := s.callFrom(t, n, s.reader); c != nil {
+			held[n] = c
+			_, _ = io.WriteString(c, "POST /rpc HTTP/1.1\r\nHost: x\r\nA: ")
 		}
+	})
+	crews(16, connections-maxPerCaller, func(n int) {
+		n += maxPerCaller
 		if c := s.knockFrom(t, n); c != nil {
 			held[n] = c
 			_, _ = c.Write(hello[:n%2*len(hello)/2])
