@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -67,7 +68,9 @@ type draft struct {
 func (a *Authority) issue(ctx context.Context, call Call, r IssueRequest) (*Issued, error) {
 	giveBack, err := call.spend(call.Rule)
 	if err != nil {
-		return nil, err
+		// Who repeats a call without an id learns the id to ask with also when there is no second certificate to have.
+		_, repeated := notRepeated(a.finder(ctx), a.store.Now(), call, r.Purpose, r.Name.Key, "")
+		return nil, cmp.Or(repeated, err)
 	}
 	d, err := a.draft(ctx, call, r)
 	if err == nil {

@@ -59,8 +59,14 @@ func TestRSAKeysWaitForAPlace(t *testing.T) {
 		t.Errorf("%+v", planned)
 	}
 	c.RequestID = "call-2"
-	if _, err := w.authority.Issue(t.Context(), c, r); refusalOf(t, err).Code != "request.repeated" {
-		t.Error(err)
+	for _, spent := range []bool{false, true} {
+		if spent { // that no second one can be had does not keep the first one's id back
+			c.Spend = func(...string) (func(), error) { return nil, errors.New("spent") }
+		}
+		_, err := w.authority.Issue(t.Context(), c, r)
+		if got := refusalOf(t, err); got.Code != "request.repeated" || got.Prior != "call-1" {
+			t.Errorf("spent %v: %v", spent, err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()

@@ -86,6 +86,9 @@ func (s *Server) find(ctx context.Context, rq *request, p findParams) (msg strin
 		d.Certificates, page.Next = d.Certificates[:fit], page.Certificates[fit-1].Intent
 	}
 	msg = fmt.Sprintf("%d certificates", len(d.Certificates))
+	if len(d.Certificates) == 1 {
+		msg = "1 certificate"
+	}
 	if page.Next != 0 {
 		d.Next = strconv.FormatInt(page.Next, 10)
 		msg += "; there may be more: ask again with next as after"

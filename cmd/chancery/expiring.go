@@ -84,11 +84,7 @@ func printExpiring(w io.Writer, all []json.RawMessage, now time.Time) error {
 	if err := writeTable(&b, rows); err != nil {
 		return err
 	}
-	if len(all) == 1 {
-		fmt.Fprintln(&b, "1 certificate")
-	} else {
-		fmt.Fprintf(&b, "%d certificates\n", len(all))
-	}
+	fmt.Fprintln(&b, countOf(len(all)))
 	_, err := w.Write(b.Bytes())
 	return err
 }

@@ -49,5 +49,5 @@ func (s *service) find(ctx context.Context, w io.Writer, params map[string]any) 
 		}
 	}
 	all.showNext(os.Stderr)
-	return printCertificates(w, fmt.Sprintf("%d certificates", len(certificates)), certificates)
+	return printCertificates(w, countOf(len(certificates)), certificates)
 }

@@ -68,3 +68,10 @@ func (f found) showNext(w io.Writer) {
 		fmt.Fprintf(w, "there may be more: the same command with --after %s goes on\n", line(f.Next))
 	}
 }
+
+func countOf(certificates int) string {
+	if certificates == 1 {
+		return "1 certificate"
+	}
+	return fmt.Sprintf("%d certificates", certificates)
+}
