@@ -32,7 +32,7 @@ type ExpiringPage struct {
 }
 
 // ExpiringCertificate is one that ends. Superseded tells that a live certificate of the same purpose and
-// name ends later.
+// name, which See allows too, ends later.
 type ExpiringCertificate struct {
 	CertificateStatus
 	Superseded bool
@@ -62,10 +62,17 @@ func (a *Authority) Expiring(ctx context.Context, r ExpiringRequest) (ExpiringPa
 			if err != nil {
 				return page, err
 			}
-			page.Certificates = append(page.Certificates, ExpiringCertificate{status, e.Superseded})
+			page.Certificates = append(page.Certificates, ExpiringCertificate{status, e.SupersededByCaller || e.Superseded && r.See(ofOthers(e.Certificate))})
 		}
 		if len(found) < q.Limit {
 			return page, nil
 		}
 	}
+}
+
+// ofOthers is a certificate as it would be if nobody had asked for it. Of those with one purpose and name, who asked
+// is all that may hide one from somebody who sees another.
+func ofOthers(c store.Certificate) store.Certificate {
+	c.Caller = ""
+	return c
 }

@@ -352,6 +352,20 @@ func TestOwn(t *testing.T) {
 			t.Errorf("%s: %v", method, found)
 		}
 	}
+	superseded := func() (all []any) {
+		for _, c := range a.tell("ca.expiring", object{"within_days": 800})["certificates"].([]any) {
+			all = append(all, c.(map[string]any)["superseded"])
+		}
+		return all
+	}
+	if got := superseded(); fmt.Sprint(got) != "[false]" {
+		t.Errorf("beside a later one of another caller: %v", got)
+	}
+	next := a.ask("ca.issue", user("alice", "valid_days", 500), "issued")["serial"]
+	if got := superseded(); fmt.Sprint(got) != "[true false]" {
+		t.Errorf("with a successor: %v", got)
+	}
+	a.ask("ca.revoke", object{"serial": next}, "revoked")
 	hit := a.ask("ca.revoke", object{"cn": "alice"}, "revoked")["revoked"].([]any)
 	if len(hit) != 1 || hit[0].(map[string]any)["serial"] != mine {
 		t.Errorf("%v", hit)

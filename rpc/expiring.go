@@ -31,7 +31,7 @@ type expiringDetail struct {
 
 type endingCertificate struct {
 	certificateDetail
-	Superseded bool `json:"superseded" help:"a live certificate of the same purpose and name ends later"`
+	Superseded bool `json:"superseded" help:"a live certificate of the same purpose and name, which you may see too, ends later"`
 }
 
 func (p expiringParams) about() about { return about{purpose: p.Purpose} }

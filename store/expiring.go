@@ -26,10 +26,10 @@ type ExpiringQuery struct {
 }
 
 // Expiring is a live certificate that will end. Superseded tells that a live certificate of the same
-// purpose and name stands behind it.
+// purpose and name stands behind it, SupersededByCaller that one does which the same caller asked for.
 type Expiring struct {
 	Certificate
-	Superseded bool
+	Superseded, SupersededByCaller bool
 }
 
 // Expiring gives what q selects, in the order in which it ends.
@@ -40,7 +40,7 @@ func (s *Store) Expiring(ctx context.Context, q ExpiringQuery) ([]Expiring, erro
 		return st.rows(ctx, func(rows *sql.Rows) error {
 			var e Expiring
 			var err error
-			e.Certificate, err = scanCertificate(rows, &e.Superseded)
+			e.Certificate, err = scanCertificate(rows, &e.Superseded, &e.SupersededByCaller)
 			found = append(found, e)
 			return err
 		}, text, args...)
@@ -58,9 +58,10 @@ func (q ExpiringQuery) statement() (string, []any) {
 		from, after = place, q.After.Intent
 	}
 	// The row value goes along the index; each look for a later certificate is one of certificate_name.
-	text := "SELECT " + certificateColumns + `, EXISTS (SELECT 1 FROM certificate AS later INDEXED BY certificate_name
+	const later = `EXISTS (SELECT 1 FROM certificate AS later INDEXED BY certificate_name
 			WHERE later.purpose = certificate.purpose AND later.name = certificate.name AND later.state = 'live'
-			AND (later.not_after, later.intent) > (certificate.not_after, certificate.intent))
+			AND (later.not_after, later.intent) > (certificate.not_after, certificate.intent)`
+	text := "SELECT " + certificateColumns + ", " + later + "), " + later + ` AND later.caller = certificate.caller)
 		FROM certificate INDEXED BY certificate_expiry
 		WHERE state = 'live' AND (not_after, intent) > ($1, $2) AND not_after <= $3`
 	args := []any{from, after, micros(q.Until)}

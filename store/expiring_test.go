@@ -88,6 +88,7 @@ func TestExpiringUsesItsIndex(t *testing.T) {
 	if got, want := plan(t, s, text, args...), []string{
 		"SEARCH certificate USING INDEX certificate_expiry (not_after>? AND not_after<?)",
 		"CORRELATED SCALAR SUBQUERY 1", "SEARCH later USING INDEX certificate_name (purpose=? AND name=?)",
+		"CORRELATED SCALAR SUBQUERY 2", "SEARCH later USING INDEX certificate_name (purpose=? AND name=?)",
 	}; !cmp.Equal(got, want) {
 		t.Error(cmp.Diff(want, got))
 	}
