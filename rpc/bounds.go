@@ -206,10 +206,12 @@ func (c *caller) spend(rules ...string) (giveBack func(), err error) {
 
 // keepHourly takes over what is left of the grants that stay as they are.
 func (c *caller) keepHourly(was *caller) {
+	left := slices.Clone(was.grants) // of equal grants each has its own
 	for i := range c.grants {
-		same := slices.IndexFunc(was.grants, func(g grant) bool { return reflect.DeepEqual(g.conf, c.grants[i].conf) })
+		same := slices.IndexFunc(left, func(g grant) bool { return reflect.DeepEqual(g.conf, c.grants[i].conf) })
 		if same >= 0 {
-			c.grants[i].hourly = was.grants[same].hourly
+			c.grants[i].hourly = left[same].hourly
+			left = slices.Delete(left, same, same+1)
 		}
 	}
 }

@@ -224,6 +224,19 @@ func TestRateOfTheNext(t *testing.T) {
 	a.ask("ca.issue", user("b3"), "issued")
 }
 
+// TestRateOfEqualGrants: two equal grants are two bounds, also after a reload.
+func TestRateOfEqualGrants(t *testing.T) {
+	few := everyUser("ca.issue")
+	few.PerHour = 2
+	a := bound(t, few, few)
+	a.ask("ca.issue", user("a1"), "issued")
+	a.apply(Config{Callers: []Caller{{Name: "provisioning", PerSecond: 1e6, Grants: []Grant{few, few}}}}, false)
+	for _, cn := range []string{"a2", "a3", "a4"} {
+		a.ask("ca.issue", user(cn), "issued")
+	}
+	a.ask("ca.issue", user("a5"), "policy.rate")
+}
+
 // TestRateOfTheNextRevocation: the rule that a revocation spends is the one of its plan, and the one on the log.
 func TestRateOfTheNextRevocation(t *testing.T) {
 	few, all := everyUser("ca.revoke"), everyUser("ca.revoke", "ca.issue")
