@@ -88,6 +88,37 @@ func TestPastCallers(t *testing.T) {
 	}
 }
 
+// TestHangUpOfSeveral: of commands that change the file at the same time each learns that the daemon took its change.
+func TestHangUpOfSeveral(t *testing.T) {
+	t.Parallel()
+	dir := copyOf(t, worlds(t).night)
+	add := func(name string) error {
+		path := filepath.Join(dir, site.ConfigName)
+		after, err := site.AddCaller(path, rpc.Caller{Name: name})
+		for ; err != nil && strings.Contains(err.Error(), "another command is changing it"); after, err = site.AddCaller(path, rpc.Caller{Name: name}) {
+			time.Sleep(time.Millisecond)
+		}
+		if err != nil {
+			return err
+		}
+		return site.HangUp(context.Background(), after)
+	}
+	err := serving(bin(t), dir, func(int) error {
+		ends := make(chan error)
+		for i := range 8 {
+			go func() { ends <- add(fmt.Sprintf("new-%d", i)) }()
+		}
+		var errs []error
+		for range 8 {
+			errs = append(errs, <-ends)
+		}
+		return errors.Join(errs...)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestHangUp: without a daemon, and with another process in its place, nothing is said to be taken.
 func TestHangUp(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca/cert"
 	"github.com/chancery-ca/chancery/store"
 )
 
@@ -113,8 +114,14 @@ func (c Config) logSize(ctx context.Context) (size int64, err error) {
 	return size, s.Close()
 }
 
-// taken tells whether the log says, behind so many leaves, that this configuration is in force.
+// taken tells whether the log says, behind so many leaves, that this configuration was put into force. If another
+// command has changed the file since, the daemon may have read it only then.
 func (c Config) taken(ctx context.Context, from int64) (taken bool, err error) {
+	text, err := readText(c.Path)
+	if err != nil {
+		return false, err
+	}
+	now := cert.SHA256(text)
 	s, err := store.OpenReader(ctx, c.StorePath(), time.Now)
 	if err != nil {
 		return false, err
@@ -123,7 +130,7 @@ func (c Config) taken(ctx context.Context, from int64) (taken bool, err error) {
 	size, _ := s.Head()
 	err = eachLeaf(ctx, s, from, size, nil, func(_ int64, leaf audit.Leaf) error {
 		if e, ok := leaf.Event.(*audit.ConfigReloaded); ok {
-			taken = e.To == c.SHA256
+			taken = taken || e.To == c.SHA256 || e.To == now
 		}
 		return nil
 	})
