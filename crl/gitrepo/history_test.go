@@ -3,6 +3,9 @@ package gitrepo
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +68,27 @@ func TestHistory(t *testing.T) {
 	git(t, path, "gc", "-q")
 	if got := subjects(t, l); !slices.Equal(got, want) {
 		t.Errorf("packed: history %q", got)
+	}
+}
+
+// TestHistoryLeavesNoFiles: each object is closed when it is read, and not when the collector comes.
+func TestHistoryLeavesNoFiles(t *testing.T) {
+	l := openMain(t, newBare(t))
+	for i := range 20 {
+		publish(t, l, Files{"number": []byte(strconv.Itoa(i))})
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if all := subjects(t, l); len(all) != 20 {
+		t.Fatal(all)
+	}
+	open, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range open {
+		if file, err := os.Readlink(fd); err == nil && strings.HasPrefix(file, l.path) {
+			t.Errorf("%s is open", file)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/format/config"
+	"github.com/go-git/go-git/v5/plumbing/format/objfile"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
@@ -95,7 +96,34 @@ func checkBare(path string) error {
 // folder that is read before and after each push; it is small because a CA's
 // memory is.
 func (l *Local) open() (storer.EncodedObjectStorer, error) {
-	return filesystem.NewStorage(wholePacks{osfs.New(l.path, osfs.WithBoundOS())}, cache.NewObjectLRU(3*cache.MiByte)), nil
+	files := wholePacks{osfs.New(l.path, osfs.WithBoundOS())}
+	return storage{filesystem.NewStorage(files, cache.NewObjectLRU(3*cache.MiByte)), files}, nil
+}
+
+// storage closes each loose object of which it has read the size. go-git leaves that to the collector, which may
+// come after a long history has taken all descriptors.
+type storage struct {
+	*filesystem.Storage
+	files billy.Filesystem
+}
+
+// EncodedObjectSize is of storer.EncodedObjectStorer.
+func (s storage) EncodedObjectSize(hash plumbing.Hash) (size int64, err error) {
+	id := hash.String()
+	f, err := s.files.Open(s.files.Join("objects", id[:2], id[2:]))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.Storage.EncodedObjectSize(hash)
+	} else if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	r, err := objfile.NewReader(f)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	_, size, err = r.Header()
+	return size, err
 }
 
 // wholePacks hides packs that have no index. git leaves such a file for a
