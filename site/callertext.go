@@ -81,11 +81,12 @@ func (t *callersText) findItems(list *ast.SequenceNode) error {
 	return nil
 }
 
-// last is the line behind the last one that is a caller's. A comment that is not indented is about what follows.
+// last is the line behind the last one that is a caller's. A comment that is not indented, or not more than the list,
+// is about what follows.
 func (t *callersText) last() int {
 	for at := t.end - 1; at > t.key; at-- {
 		line := t.lines[at]
-		if strings.TrimSpace(line) != "" && !strings.HasPrefix(line, "#") {
+		if strings.TrimSpace(line) != "" && !strings.HasPrefix(strings.TrimPrefix(line, t.indent), "#") {
 			return at + 1
 		}
 	}
