@@ -20,7 +20,7 @@ type IssueRequest struct {
 	MaxDays   int          // that the grant allows: without ValidDays it is no longer; 0: any
 	Renews    cert.Serial  // the certificate whose names these are; empty if it is none
 
-	past *Refusal // there is nothing to renew: only what an earlier call with the same id has got is given
+	past error // there is nothing to renew: only what an earlier call with the same id has got is given
 }
 
 // RenewRequest selects the certificate whose names a new one gets: by Serial, or the newest by Names, as

@@ -3,7 +3,6 @@ package ca
 import (
 	"cmp"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/chancery-ca/chancery/ca/cert"
@@ -14,16 +13,15 @@ import (
 // Renew issues a certificate with the names of one that there is: with a new key, beside the old one,
 // which stays as it is. Everything else is as in Issue.
 func (a *Authority) Renew(ctx context.Context, call Call, r RenewRequest) (*Issued, error) {
-	old, err := a.predecessor(ctx, r)
-	var past *Refusal
-	if errors.As(err, &past) {
+	old, past, err := a.predecessor(ctx, r)
+	if past != nil {
 		// An answer that was given is given again, whatever became of the old certificate since.
 		request, found, failed := a.earlier(ctx, call, store.IssueMethod)
 		switch {
 		case failed != nil:
 			return nil, lost(failed)
 		case !found:
-			return nil, err
+			return nil, past
 		}
 		old, err = a.certificate(ctx, request.Serial)
 	}
@@ -69,14 +67,13 @@ func stillRenewed(find finder, now time.Time, old cert.Serial) error {
 	return nil
 }
 
-// predecessor gives the certificate that a renewal means: by its serial, or the newest of a name.
-func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Certificate, error) {
+// predecessor gives the certificate that a renewal means: by its serial, or the newest of a name; or why there is none.
+func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (newest store.Certificate, why, err error) {
 	candidates, _, err := candidates(a.finder(ctx), a.store.Now(), r.Serial, r.Names, []store.State{store.StateLive, store.StateRevoked})
 	if err != nil {
-		return store.Certificate{}, err
+		return newest, nil, err
 	}
-	var newest store.Certificate
-	var why error
+	beyond := make(map[cert.Purpose]denial) // the newest that no grant covers with all of its names
 	for _, c := range candidates {
 		past := notRenewed(c, a.store.Now())
 		_, _, denied := r.May(c)
@@ -87,22 +84,31 @@ func (a *Authority) predecessor(ctx context.Context, r RenewRequest) (store.Cert
 			why = cmp.Or(why, error(none))
 		case denied != nil:
 			why = denied
+			if past == nil && c.Intent >= beyond[c.Purpose].intent {
+				beyond[c.Purpose] = denial{c.Intent, denied}
+			}
 		case c.State == store.StateRevoked:
 			why = past
 		case past != nil:
 			// Who was retired may have certificates that had expired before, which nobody revokes.
 			why = cmp.Or(why, error(past))
 		case newest.Serial != "" && newest.Purpose != c.Purpose:
-			return store.Certificate{}, refuse("selection", "%q has certificates for more than one purpose; say which one to renew", c.CN)
+			return newest, refuse("selection", "%q has certificates for more than one purpose; say which one to renew", c.CN), nil
 		case newest.Serial == "" || c.Intent > newest.Intent:
 			newest = c
 		}
 	}
-	switch {
-	case newest.Serial != "":
-		return newest, nil
-	case why != nil:
-		return store.Certificate{}, why
+	// An older one with fewer names is not what was meant.
+	if newer := beyond[newest.Purpose]; newest.Serial != "" && newer.intent <= newest.Intent {
+		return newest, nil, nil
+	} else if newer.why != nil {
+		return newest, newer.why, nil
 	}
-	return store.Certificate{}, noCertificate()
+	return newest, cmp.Or(why, error(noCertificate())), nil
+}
+
+// denial is why somebody may not renew the certificate of an intent.
+type denial struct {
+	intent int64
+	why    error
 }

@@ -3,7 +3,9 @@ package ca
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -56,6 +58,40 @@ func TestRenew(t *testing.T) {
 	w.must(err)
 	if c := w.certificate(third.Serial); c.CN != "Alice" || third.Serial == fresh.Serial {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestRenewMeansTheNewest: where the newest certificate has a name too many for the caller, an older one is not renewed
+// in its place, except to give an answer again.
+func TestRenewMeansTheNewest(t *testing.T) {
+	w := newWorld(t)
+	denied := errors.New("not with that name")
+	by := RenewRequest{Names: names(w, "www.example.org", cert.Server, cert.User), May: func(c store.Certificate) (string, int, error) {
+		if slices.Contains(c.SANs.DNS, "b.example.org") {
+			return "", 0, denied
+		}
+		return "rule", 0, nil
+	}}
+	first := w.request(cert.Server, "www.example.org")
+	more := first
+	more.SANs = cert.SANs{DNS: []string{"www.example.org", "b.example.org"}}
+	_, err := w.authority.Issue(t.Context(), call("one", "first"), first)
+	w.must(err)
+	renewed, err := w.renew("two", by)
+	w.must(err)
+	_, err = w.authority.Issue(t.Context(), call("three", "more"), more)
+	w.must(err)
+	from := w.head()
+	if _, err := w.renew("four", by); !errors.Is(err, denied) || w.head() != from {
+		t.Errorf("%v, and the log says %s", err, w.types(from))
+	}
+	again, err := w.renew("two", by)
+	w.must(err)
+	w.same(renewed, again)
+	_, err = w.authority.Issue(t.Context(), call("five", "first again"), first)
+	w.must(err)
+	if _, err := w.renew("six", by); err != nil {
+		t.Errorf("the newest is within the grant: %v", err)
 	}
 }
 
